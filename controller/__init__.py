@@ -1,0 +1,1 @@
+"""Serin: a progressive-delivery canary controller for Kubernetes."""
