@@ -1,0 +1,407 @@
+"""What people write: Canary, Decision, MetricsSource; and the ReleaseRecord the controller writes.
+
+These models are the schema: `crd.py` generates `manifests/crd` from them, and a test fails on drift.
+Every string, list and number is bounded, so that no object can grow beyond what the API server
+and the loop can carry. Unknown fields are an error.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic.alias_generators import to_camel
+
+from controller.model.durations import PATTERN, parse_duration, render_duration
+
+GROUP = "serin.dev"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+
+Name = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
+ServiceName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$")]
+Word = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+def _to_duration(value: object) -> object:
+    return parse_duration(value) if isinstance(value, str) else value
+
+
+def _within(low: str, high: str) -> AfterValidator:
+    def check(value: timedelta) -> timedelta:
+        if not parse_duration(low) <= value <= parse_duration(high):
+            raise ValueError(f"{render_duration(value)} is outside {low} to {high}")
+        return value
+
+    return AfterValidator(check)
+
+
+def _duration_schema(low: str, high: str) -> WithJsonSchema:
+    return WithJsonSchema(
+        {
+            "type": "string",
+            "pattern": PATTERN,
+            "minLength": 2,
+            "maxLength": 20,
+            "x-kubernetes-validations": [
+                {
+                    "rule": f"duration(self) >= duration('{low}') && duration(self) <= duration('{high}')",
+                    "message": f"write a duration from {low} to {high}, for example 90s, 5m or 1h",
+                }
+            ],
+        }
+    )
+
+
+_duration = (BeforeValidator(_to_duration), PlainSerializer(render_duration, return_type=str))
+Bake = Annotated[timedelta, *_duration, _within("1s", "168h"), _duration_schema("1s", "168h")]
+Timeout = Annotated[timedelta, *_duration, _within("1s", "24h"), _duration_schema("1s", "24h")]
+Latency = Annotated[timedelta, *_duration, _within("1ms", "10m"), _duration_schema("1ms", "10m")]
+
+
+class Model(BaseModel):
+    """Camel case outside, snake case inside, nothing unknown, nothing changed after parsing."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True, allow_inf_nan=False
+    )
+
+
+class TargetRef(Model):
+    """The workload whose revisions are held back and released. It stays the stable one."""
+
+    kind: Literal["Deployment"] = "Deployment"
+    name: Name
+
+
+class ServiceRef(Model):
+    """The Service that clients and the route name."""
+
+    name: ServiceName
+    port: Annotated[int, Field(ge=1, le=65535)]
+
+
+class RouteRef(Model):
+    """The route that splits live traffic."""
+
+    name: Name
+
+
+class Traffic(Model):
+    """Which Service carries the traffic, and the router that splits it: exactly one."""
+
+    service: ServiceRef
+    http_route: RouteRef
+
+
+class Approval(Model):
+    """The way out of this step stays shut until an `Approve` names this attempt and this step."""
+
+
+def _check_weight(value: float) -> float:
+    if abs(value * 100 - round(value * 100)) > 1e-9:
+        raise ValueError(f"{value} has more than two decimals: write a percent such as 0.01, 5 or 33.33")
+    return round(value, 2)
+
+
+class Step(Model):
+    """A weight, the least time it is held, and what must hold before the next."""
+
+    weight: Annotated[
+        float,
+        AfterValidator(_check_weight),
+        Field(
+            ge=0.01,
+            le=100,
+            json_schema_extra={
+                "x-kubernetes-validations": [
+                    {
+                        "rule": "self * 100.0 - double(int(self * 100.0 + 0.5)) < 0.000001 && "
+                        "self * 100.0 - double(int(self * 100.0 + 0.5)) > -0.000001",
+                        "message": "write a percent with at most two decimals, from 0.01 to 100",
+                    }
+                ]
+            },
+        ),
+    ]
+    bake: Bake = timedelta(minutes=5)
+    approval: Approval | None = None
+
+
+class ErrorRatio(Model):
+    """Failed requests of all requests, from a template of the source."""
+
+    template: Word = "gateway"
+
+
+class LatencyRule(Model):
+    """Requests slower than `threshold` of all requests; the threshold must be a histogram bound."""
+
+    template: Word = "gateway"
+    threshold: Latency = timedelta(milliseconds=250)
+
+
+class Metric(Model):
+    """One guardrail: it must not get worse than stable by more than `margin`, a fraction of requests."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                {
+                    "rule": "has(self.errorRatio) != has(self.latency)",
+                    "message": "write exactly one of errorRatio and latency",
+                }
+            ]
+        }
+    )
+
+    name: Word
+    error_ratio: ErrorRatio | None = None
+    latency: LatencyRule | None = None
+    margin: Fraction = 0.0001
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Metric:
+        if (self.error_ratio is None) == (self.latency is None):
+            raise ValueError(f"metric {self.name}: write exactly one of errorRatio and latency")
+        return self
+
+
+def default_metrics() -> tuple[Metric, ...]:
+    """Error ratio and latency of the gateway: what every HTTP service has."""
+    return (
+        Metric(name="errors", error_ratio=ErrorRatio()),
+        Metric(name="latency", latency=LatencyRule(), margin=0.01),
+    )
+
+
+def default_steps() -> tuple[Step, ...]:
+    """1, 5, 25, 50 %."""
+    return tuple(Step(weight=weight) for weight in (1, 5, 25, 50))
+
+
+class Analysis(Model):
+    """How canary and stable are compared. The promise: `falseRollbackRate` holds for the whole rollout."""
+
+    source: Name = "default"
+    false_rollback_rate: Annotated[float, Field(ge=0.0001, le=0.2)] = 0.01
+    min_requests: Annotated[int, Field(ge=0, le=100_000_000)] = 100
+    warmup: Annotated[timedelta, *_duration, _within("0s", "1h"), _duration_schema("0s", "1h")] = timedelta(seconds=30)
+    no_data_timeout: Timeout = timedelta(minutes=5)
+    metrics: Annotated[tuple[Metric, ...], Field(min_length=1, max_length=10)] = Field(default_factory=default_metrics)
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Analysis:
+        names = [metric.name for metric in self.metrics]
+        if len(set(names)) != len(names):
+            raise ValueError(f"analysis.metrics: every name must be used once, found {', '.join(names)}")
+        return self
+
+
+class CanarySpec(Model):
+    """The standing instruction: how one workload is released."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                {
+                    "rule": "self.targetRef == oldSelf.targetRef",
+                    "message": "targetRef cannot change: delete this Canary and create another for the other workload",
+                },
+                {
+                    "rule": "!has(self.steps) || self.steps.size() < 2 || "
+                    "self.steps.all(s, self.steps.all(t, self.steps.indexOf(s) >= self.steps.indexOf(t) "
+                    "|| s.weight < t.weight))",
+                    "message": "steps: each weight must be greater than the one before it",
+                },
+            ]
+        }
+    )
+
+    target_ref: TargetRef
+    traffic: Traffic
+    steps: Annotated[tuple[Step, ...], Field(min_length=1, max_length=20)] = Field(default_factory=default_steps)
+    analysis: Analysis = Field(default_factory=Analysis)
+    progress_deadline: Timeout = timedelta(minutes=10)
+
+    @model_validator(mode="after")
+    def _weights_rise(self) -> CanarySpec:
+        for number, (low, high) in enumerate(zip(self.steps, self.steps[1:], strict=False), start=2):
+            if high.weight <= low.weight:
+                raise ValueError(
+                    f"steps[{number - 1}].weight: {high.weight:g} does not rise from {low.weight:g}; "
+                    "each weight must be greater than the one before it"
+                )
+        return self
+
+
+class Verb(StrEnum):
+    """What one person may say about one rollout. Abort wins over everything."""
+
+    APPROVE = "Approve"
+    REJECT = "Reject"
+    ABORT = "Abort"
+    PROMOTE = "Promote"
+    RETRY = "Retry"
+    PAUSE = "Pause"
+    RESUME = "Resume"
+
+
+class DecisionSpec(Model):
+    """What one person says about one rollout: immutable, and `by` is checked against the request's user."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                {"rule": "self == oldSelf", "message": "a Decision cannot be changed: write another one"},
+                {
+                    "rule": "self.decision != 'Approve' || has(self.step)",
+                    "message": "an Approve names its step, counted from 1: use kubectl canary approve",
+                },
+            ]
+        }
+    )
+
+    canary: Name
+    decision: Verb
+    by: Annotated[str, Field(min_length=1, max_length=256)]
+    attempt: Annotated[str, Field(min_length=1, max_length=63)]
+    step: Annotated[int, Field(ge=1, le=20)] | None = None
+    digest: Annotated[str, Field(max_length=512)] = ""
+    plan_digest: Annotated[str, Field(max_length=128)] = ""
+    reason: Annotated[str, Field(min_length=1, max_length=1024)]
+
+
+class SecretRef(Model):
+    """A Secret in Serin's own namespace, and one of its keys."""
+
+    name: Name
+    key: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$")]
+
+
+class Tls(Model):
+    """How the server proves itself."""
+
+    ca: Annotated[str, Field(max_length=65536)] = ""
+    server_name: Annotated[str, Field(max_length=253)] = ""
+
+
+class Credentials(Model):
+    """A bearer token, sent only to the URL of this object."""
+
+    bearer_token: SecretRef
+
+
+class Template(Model):
+    """Queries for one way to see traffic. `$namespace`, `$service`, `$port` and `$arm` are label values.
+
+    Each query is an instant-vector selector of a counter; raw samples are differenced per series.
+    `latency` selects a classic histogram's buckets, whose `le` is in `latencyUnit`.
+    """
+
+    requests: Annotated[str, Field(min_length=1, max_length=1024)]
+    errors: Annotated[str, Field(min_length=1, max_length=1024)]
+    latency: Annotated[str, Field(max_length=1024)] = ""
+    latency_unit: Literal["ms", "s"] = "s"
+    pod_label: Annotated[str, Field(max_length=63)] = ""
+
+
+class MetricsSourceSpec(Model):
+    """A Prometheus-compatible server: its address and credentials belong to the platform team."""
+
+    url: Annotated[str, Field(min_length=8, max_length=2048, pattern=r"^https?://[^\s@]+$")]
+    tls: Tls = Field(default_factory=Tls)
+    credentials: Credentials | None = None
+    namespaces: Annotated[
+        tuple[Annotated[str, Field(min_length=1, max_length=63)], ...],
+        Field(max_length=256, description="namespaces whose Canaries may use this source; empty means all"),
+    ] = ()
+    scrape_interval: Annotated[timedelta, *_duration, _within("1s", "5m"), _duration_schema("1s", "5m")] = timedelta(
+        seconds=15
+    )
+    timeout: Annotated[timedelta, *_duration, _within("1s", "30s"), _duration_schema("1s", "30s")] = timedelta(
+        seconds=5
+    )
+    templates: Annotated[dict[Word, Template], Field(max_length=20)] = Field(default_factory=dict)
+
+
+class StepTaken(Model):
+    """One step of a rollout as it happened."""
+
+    step: Annotated[int, Field(ge=1, le=20)]
+    weight: Annotated[float, Field(ge=0, le=100)]
+    at: datetime
+
+
+class Judgement(Model):
+    """A deciding verdict, with its numbers."""
+
+    at: datetime
+    verdict: Annotated[str, Field(max_length=20)]
+    reason: Annotated[str, Field(max_length=63)]
+    metric: Annotated[str, Field(max_length=63)] = ""
+    message: Annotated[str, Field(max_length=1024)] = ""
+    numbers: Annotated[dict[str, float], Field(max_length=30)] = Field(default_factory=dict)
+
+
+class Said(Model):
+    """A person's decision as it was taken."""
+
+    at: datetime
+    decision: Verb
+    by: Annotated[str, Field(max_length=256)]
+    reason: Annotated[str, Field(max_length=1024)]
+    answer: Annotated[str, Field(max_length=1024)] = ""
+
+
+class OriginRecord(Model):
+    """Who or what wrote the change: what is claimed, how well it is proven, and how it is treated."""
+
+    claimed: Annotated[str, Field(max_length=20)] = "unknown"
+    treated: Literal["human", "automation", "mixed", "unknown", "ai"] = "unknown"
+    trust: Literal["T0", "T1", "T2", "T3"] = "T0"
+
+
+class ReleaseRecordSpec(Model):
+    """What happened in one rollout. Set fields never change, lists only grow, an outcome seals it."""
+
+    canary: Name
+    canary_uid: Annotated[str, Field(max_length=64)]
+    attempt: Annotated[str, Field(min_length=1, max_length=63)]
+    started_at: datetime
+    template_hash: Annotated[str, Field(max_length=64)]
+    stable_hash: Annotated[str, Field(max_length=64)] = ""
+    images: Annotated[tuple[Annotated[str, Field(max_length=512)], ...], Field(max_length=40)] = ()
+    stable_images: Annotated[tuple[Annotated[str, Field(max_length=512)], ...], Field(max_length=40)] = ()
+    origin: OriginRecord = Field(default_factory=OriginRecord)
+    plan_digest: Annotated[str, Field(max_length=128)] = ""
+    steps: Annotated[tuple[StepTaken, ...], Field(max_length=100)] = ()
+    verdicts: Annotated[tuple[Judgement, ...], Field(max_length=40)] = ()
+    retreats: Annotated[tuple[Judgement, ...], Field(max_length=20)] = ()
+    decisions: Annotated[tuple[Said, ...], Field(max_length=40)] = ()
+    outcome: Annotated[str, Field(max_length=40)] | None = None
+    message: Annotated[str, Field(max_length=1024)] | None = None
+    finished_at: datetime | None = None
+    seconds_to_relief: Annotated[float, Field(ge=0)] | None = None
+    canary_requests: Annotated[int, Field(ge=0)] | None = None
+    canary_errors: Annotated[int, Field(ge=0)] | None = None
+
+
+def parse_canary_spec(body: dict[str, Any]) -> CanarySpec:
+    """Parse a Canary's spec.
+
+    Raises: pydantic.ValidationError: names every field at fault.
+    """
+    return CanarySpec.model_validate(body)

@@ -1,0 +1,250 @@
+"""The only memory: what a Canary's status holds, and the small steps by which it changes.
+
+A restart, a new leader or a second copy starts from here, so everything that decides about live
+traffic is in these fields. Display fields (`reason`, `message`, `conditions`) decide nothing.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Struct
+
+Short = Annotated[str, Meta(max_length=63)]
+Text = Annotated[str, Meta(max_length=1024)]
+Count = Annotated[int, Meta(ge=0)]
+Percent = Annotated[float, Meta(ge=0, le=100)]
+
+
+class Phase(StrEnum):
+    """Where a Canary is. Each has its order of urgency in `rollout/decide.py`."""
+
+    PENDING = "Pending"
+    """Not adopted: something is missing or wrong, or there is no stable revision yet."""
+    IDLE = "Idle"
+    """One stable revision serves everybody; edits are held."""
+    PREPARING = "Preparing"
+    """A candidate is held: Services are pinned, canary pods start. No traffic yet."""
+    PROGRESSING = "Progressing"
+    """Climbing the plan."""
+    RETREATED = "Retreated"
+    """Weight 0 for now; it comes back after a rest."""
+    RELEASING = "Releasing"
+    """Every gate is passed: the target rolls by its own strategy while the canary still serves."""
+    FINISHING = "Finishing"
+    """The target runs the new revision: weight back to it, canary objects away."""
+    ROLLING_BACK = "RollingBack"
+    """Weight 0 first, then the record, then the pods."""
+    ROLLED_BACK = "RolledBack"
+    """At rest after a rollback: the rejected template stays held until it is edited or retried."""
+
+
+ACTIVE = frozenset(
+    {Phase.PREPARING, Phase.PROGRESSING, Phase.RETREATED, Phase.RELEASING, Phase.FINISHING, Phase.ROLLING_BACK}
+)
+
+
+class Outcome(StrEnum):
+    """How a rollout ended."""
+
+    PROMOTED = "Promoted"
+    ROLLED_BACK = "RolledBack"
+    ABORTED = "Aborted"
+    REJECTED = "Rejected"
+    WITHDRAWN = "Withdrawn"
+    """The owner set the template back to stable's."""
+    SUPERSEDED = "Superseded"
+    """Another template came: it has an attempt of its own."""
+    UNJUDGED = "Unjudged"
+    """Went out without a comparison: first release, re-creation, or an edit nobody could hold."""
+    DELETED = "Deleted"
+    """The Canary was deleted while this rollout ran."""
+
+
+class Value(Struct, frozen=True, rename="camel", omit_defaults=True, forbid_unknown_fields=False):
+    """Camel case on the wire; defaults left out; unknown fields of a newer version are not ours to judge."""
+
+
+class Stable(Value, frozen=True):
+    """The revision users are on and return to."""
+
+    uid: Annotated[str, Meta(max_length=64)]
+    """of the target: another uid is another workload"""
+    hash: Short
+    """pod-template-hash label of its ReplicaSet; Services are pinned to it"""
+    template_hash: Short
+    """ours: the same for the same template on any cluster version's ReplicaSet"""
+    template: dict[str, Any]
+    images: Annotated[tuple[Annotated[str, Meta(max_length=512)], ...], Meta(max_length=40)] = ()
+
+
+class PlanStep(Value, frozen=True):
+    """One step of the plan as it was when the attempt began."""
+
+    weight: Percent
+    bake: Annotated[float, Meta(ge=0)]
+    """seconds"""
+    approval: bool = False
+
+
+class StepSeen(Value, frozen=True):
+    """When the traffic of a step arrived."""
+
+    step: Count
+    weight: Percent
+    at: datetime
+
+
+class Judged(Value, frozen=True):
+    """A deciding verdict with its numbers, as status, record, log and metric show it."""
+
+    at: datetime
+    verdict: Annotated[str, Meta(max_length=20)]
+    reason: Short
+    metric: Short = ""
+    message: Text = ""
+    numbers: dict[str, float] = {}
+
+
+class Answered(Value, frozen=True):
+    """A Decision that was read, and what came of it."""
+
+    uid: Annotated[str, Meta(max_length=64)]
+    decision: Annotated[str, Meta(max_length=20)]
+    by: Annotated[str, Meta(max_length=256)]
+    at: datetime
+    answer: Text
+    taken: bool = False
+    step: Count = 0
+    attempt: Short = ""
+    reason: Text = ""
+
+
+class Attempt(Value, frozen=True):
+    """One attempt to bring one revision to users."""
+
+    id: Short
+    template_hash: Short
+    started_at: datetime
+    plan: Annotated[tuple[PlanStep, ...], Meta(max_length=20)]
+    plan_digest: Annotated[str, Meta(max_length=128)] = ""
+    claimed_origin: Annotated[str, Meta(max_length=20)] = ""
+    origin: Annotated[str, Meta(max_length=20)] = "unknown"
+    trust: Annotated[str, Meta(max_length=4)] = "T0"
+    images: Annotated[tuple[Annotated[str, Meta(max_length=512)], ...], Meta(max_length=40)] = ()
+    step: Count = 0
+    baking_since: datetime | None = None
+    """when the step's traffic had arrived; None while it has not"""
+    resting_since: datetime | None = None
+    """when weight 0 was seen in force, in a retreat or rollback"""
+    entered_at: datetime | None = None
+    """when the present phase of the attempt began; deadlines count from here"""
+    sealed_at: datetime | None = None
+    """the outcome's instant, fixed once so that the record is the same each time it is rendered"""
+    paused: bool = False
+    promoted_by: Annotated[str, Meta(max_length=256)] = ""
+    """a person skipped the bakes and steps that are left"""
+    ignore_lowered: bool = False
+    """a Resume told us to take the traffic up again after a person lowered it"""
+    drifts: Annotated[tuple[datetime, ...], Meta(max_length=10)] = ()
+    first_bad_at: datetime | None = None
+    seconds_to_relief: float | None = None
+    canary_requests: Count = 0
+    canary_errors: Count = 0
+    steps_seen: Annotated[tuple[StepSeen, ...], Meta(max_length=100)] = ()
+    retreats: Annotated[tuple[Judged, ...], Meta(max_length=20)] = ()
+    verdicts: Annotated[tuple[Judged, ...], Meta(max_length=40)] = ()
+    outcome: Outcome | None = None
+    """set when the attempt is to end; the phase that follows carries it out"""
+    outcome_message: Text = ""
+    evaluated_through: float = 0.0
+    """unix seconds: samples up to here are in `judge`"""
+    judge: dict[str, Any] = {}
+    """checkpoint of the analysis; opaque here"""
+
+    @property
+    def here(self) -> PlanStep:
+        """The step the attempt is on."""
+        return self.plan[min(self.step, len(self.plan) - 1)]
+
+    @property
+    def is_last_step(self) -> bool:
+        """No step is left after this one."""
+        return self.step >= len(self.plan) - 1
+
+
+class Condition(Value, frozen=True):
+    """A Kubernetes condition; `observed_generation` lets kubectl wait and kstatus see staleness."""
+
+    type: Annotated[str, Meta(max_length=64)]
+    status: Annotated[str, Meta(max_length=8)]
+    reason: Short = ""
+    message: Text = ""
+    last_transition_time: datetime | None = None
+    observed_generation: Count = 0
+
+
+class Status(Value, frozen=True):
+    """Everything one Canary remembers."""
+
+    observed_generation: Count = 0
+    schema_version: Count = 1
+    leader_epoch: Count = 0
+    fence: Count = 0
+    """raised on every abort and retreat, so that a stalled leader's late write fails"""
+    phase: Phase = Phase.PENDING
+    reason: Short = ""
+    message: Text = ""
+    weight: Percent = 0.0
+    """percent of requests the canary is authorised to have; the route is brought to this"""
+    edits_held: bool = False
+    """proven by a dry run: the API server pauses an edit in the request that brings it"""
+    holding: bool = False
+    """the target is paused because of us"""
+    stable: Stable | None = None
+    attempt: Attempt | None = None
+    rejected: Short = ""
+    """template hash of the last revision that was rolled back; it is not tried again without a Retry"""
+    decisions: Annotated[tuple[Answered, ...], Meta(max_length=20)] = ()
+    conditions: Annotated[tuple[Condition, ...], Meta(max_length=16)] = ()
+    step_shown: Short = ""
+    verdict_shown: Short = ""
+    origin_shown: Annotated[str, Meta(max_length=20)] = ""
+    waiting_on: Short = ""
+
+    @property
+    def epoch(self) -> str:
+        """The fencing value objects without a transition rule carry: `<leaderEpoch>.<fence>`."""
+        return f"{self.leader_epoch}.{self.fence}"
+
+    def but(self, **changes: Any) -> Status:
+        """The same with some fields changed."""
+        return msgspec.structs.replace(self, **changes)
+
+    def with_attempt(self, **changes: Any) -> Status:
+        """The same with some fields of the attempt changed.
+
+        Raises: ValueError: there is no attempt.
+        """
+        if self.attempt is None:
+            raise ValueError("no attempt to change")
+        return msgspec.structs.replace(self, attempt=msgspec.structs.replace(self.attempt, **changes))
+
+
+def parse_status(body: dict[str, Any]) -> Status:
+    """Read a status as the API server returned it.
+
+    Raises: msgspec.ValidationError: something that Serin did not write.
+    """
+    return msgspec.convert(body, Status, strict=False)
+
+
+def render_status(status: Status) -> dict[str, Any]:
+    """The status as the API server takes it."""
+    rendered = msgspec.to_builtins(status)
+    if not isinstance(rendered, dict):  # pragma: no cover - a Struct always renders as a mapping
+        raise TypeError("a status renders as a mapping")
+    return rendered

@@ -1,0 +1,162 @@
+"""What one turn of the loop sees: plain values read from the outside, nothing remembered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from controller.model.spec import CanarySpec, Verb
+from controller.model.status import Judged, Status
+
+
+@dataclass(frozen=True)
+class Target:
+    """The user's workload as it is now."""
+
+    uid: str
+    generation: int
+    resource_version: str
+    paused: bool
+    replicas: int
+    """wanted, from its spec"""
+    template: dict[str, Any]
+    template_hash: str
+    images: tuple[str, ...]
+    origin: str = ""
+    """the pod template's annotation `serin.dev/origin`, as claimed"""
+    epoch: str = ""
+    settled_hash: str = ""
+    """pod-template-hash of the one ReplicaSet that has all pods, updated and available; empty while rolling"""
+    settled_template: dict[str, Any] = field(default_factory=dict)
+    settled_template_hash: str = ""
+    settled_images: tuple[str, ...] = ()
+    has_pods: bool = False
+    stable_ready: int = 0
+    """ready pods of the stable revision named when reading"""
+    roll_complete: bool = False
+    """its own strategy has brought every pod to the template in its spec"""
+    roll_stuck: str = ""
+    """why its own strategy makes no progress; empty while it does"""
+    deleting: bool = False
+    problems: tuple[str, ...] = ()
+    """what stands in the way of adopting it, a line each: field, finding, fix"""
+    stale_replicasets: tuple[str, ...] = ()
+    """zero-replica ReplicaSets with the candidate's template, which scaling would bring up"""
+
+
+@dataclass(frozen=True)
+class CanaryPods:
+    """The canary workload as it is now."""
+
+    exists: bool = False
+    attempt: str = ""
+    wanted: int = 0
+    ready: int = 0
+    endpoints: int = 0
+    """ready addresses behind the canary Service"""
+    epoch: str = ""
+    trouble: str = ""
+    """CamelCase: CrashLoopBackOff, ImagePullBackOff, QuotaExceeded, OOMKilled; empty when there is none"""
+    trouble_message: str = ""
+    youngest_age: float = 0.0
+    """seconds since the youngest pod started"""
+    deleting: bool = False
+
+
+@dataclass(frozen=True)
+class Pins:
+    """The Services that select the target's pods."""
+
+    pinned: bool = False
+    """every one selects stable's pod-template-hash, and its EndpointSlices hold nothing else"""
+    any_pin: bool = False
+    """some Service still carries a pin of ours"""
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Weight:
+    """What the router gives the canary now, which may not be what was last asked."""
+
+    percent: float = 0.0
+    present: bool = False
+    """our backend entry is in every rule that names the stable Service"""
+    programmed: bool = False
+    """every gateway reports this generation of the route"""
+    epoch: str = ""
+    problem: str = ""
+    """CamelCase reason when the route cannot be used: RouteMissing, RouteNotForService, RouteNotAccepted, ..."""
+    problem_message: str = ""
+
+
+@dataclass(frozen=True)
+class DecisionSeen:
+    """A Decision object that speaks about this Canary."""
+
+    uid: str
+    name: str
+    verb: Verb
+    by: str
+    attempt: str
+    step: int
+    reason: str
+    at: datetime
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the analysis says now. `fail` ends the rollout, `tripped` takes traffic away for now."""
+
+    fail: bool = False
+    tripped: bool = False
+    fresh: bool = False
+    """data of both arms has arrived within three scrapes"""
+    enough: bool = False
+    """the step's least number of canary requests is met and no evidence stands against it"""
+    need: str = ""
+    """what is missing for `enough`, in words"""
+    mismatch: str = ""
+    """why the traffic seen does not fit the weight; empty when it does"""
+    judged: Judged | None = None
+    """the numbers behind it"""
+    checkpoint: dict[str, Any] = field(default_factory=dict)
+    evaluated_through: float = 0.0
+    canary_requests: int = 0
+    canary_errors: int = 0
+    first_bad_at: datetime | None = None
+    no_data_since: datetime | None = None
+
+
+@dataclass(frozen=True)
+class RecordSeen:
+    """The ReleaseRecord of the present attempt as it is stored."""
+
+    exists: bool = False
+    steps: int = 0
+    outcome: str = ""
+
+
+@dataclass(frozen=True)
+class Observed:
+    """Everything `decide` may look at."""
+
+    status: Status
+    spec: CanarySpec | None
+    generation: int = 1
+    deleting: bool = False
+    has_finalizer: bool = True
+    term: int = 1
+    """our own election term"""
+    problems: tuple[str, ...] = ()
+    """why the spec cannot be carried out, a line each; the first word is the CamelCase reason"""
+    target: Target | None = None
+    canary: CanaryPods = CanaryPods()
+    pins: Pins = Pins()
+    weight: Weight = Weight()
+    hold_proven: bool | None = None
+    """whether a dry-run edit came back paused; None when it was not asked this turn"""
+    decisions: tuple[DecisionSeen, ...] = ()
+    """those of this Canary not answered yet, oldest first"""
+    verdict: Verdict = Verdict()
+    record: RecordSeen = RecordSeen()

@@ -1,0 +1,146 @@
+"""What the loop asks of the outside. A port says what is promised: units, idempotence, which error.
+
+Every write takes the fencing `epoch` of the decision it carries out and fails with `Conflict`
+(look again) or `Fenced` (a newer leader: stop) when the object has moved on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+
+from controller.model.spec import CanarySpec, Metric
+from controller.model.world import CanaryPods, Pins, Target, Weight
+
+
+@dataclass(frozen=True)
+class Ref:
+    """Which Canary: everything it owns lives in its namespace."""
+
+    namespace: str
+    name: str
+    uid: str
+
+    @property
+    def key(self) -> str:
+        """`namespace/name`, the queue's key."""
+        return f"{self.namespace}/{self.name}"
+
+    @property
+    def canary_name(self) -> str:
+        """Name of the canary Deployment."""
+        return f"{self.name}-canary"
+
+
+class TrafficRouter(Protocol):
+    """Splits the live requests of one Service between stable and canary.
+
+    Weights are percents for the canary, 0 to 100 with at most two decimals; stable gets the rest.
+    Methods are idempotent and touch only what is ours. Raises `RouterConflict` while someone else
+    holds those fields, `Retryable` when the API server does not answer.
+    """
+
+    async def read_weight(self, ref: Ref, spec: CanarySpec) -> Weight:
+        """The weight live traffic has now, from a live read."""
+
+    async def set_weight(self, ref: Ref, spec: CanarySpec, percent: float, *, epoch: str, was: str) -> None:
+        """Bring the route to `percent` and stamp it with `epoch`; `was` is the epoch seen when deciding.
+
+        At 0 the backend entry of the canary stays, so that nothing but its weight has to change again.
+        """
+
+    async def remove(self, ref: Ref, spec: CanarySpec) -> None:
+        """Take our backend entry and annotation out of the route: it is as the owner wrote it."""
+
+
+class Workload(Protocol):
+    """Holds, tries and releases the revisions of one workload. The user's object stays the stable one."""
+
+    async def read_target(self, ref: Ref, spec: CanarySpec, stable_hash: str, candidate: str) -> Target | None:
+        """The workload now; `candidate` is the template hash whose zero-replica ReplicaSets to name."""
+
+    async def read_canary(self, ref: Ref, spec: CanarySpec) -> CanaryPods:
+        """The canary Deployment, its pods and the endpoints of its Service."""
+
+    async def read_pins(self, ref: Ref, spec: CanarySpec, target: Target, stable_hash: str) -> Pins:
+        """Whether every Service that selects the target's pods selects stable's only."""
+
+    async def prove_hold(self, ref: Ref, spec: CanarySpec, target: Target) -> bool:
+        """Whether a server-side dry run of a template change comes back paused."""
+
+    async def pin(self, ref: Ref, spec: CanarySpec, stable_hash: str) -> None:
+        """Pin every Service that selects the target's pods to stable's `pod-template-hash`."""
+
+    async def unpin(self, ref: Ref, spec: CanarySpec) -> None:
+        """Take our pins off again."""
+
+    async def apply_canary(
+        self, ref: Ref, spec: CanarySpec, target: Target, *, attempt: str, replicas: int, epoch: str
+    ) -> None:
+        """Create or scale the canary Deployment (from the target's template) and its Service."""
+
+    async def delete_canary(self, ref: Ref, spec: CanarySpec) -> None:
+        """Delete canary Deployment and Service. Never called while a route still gives them weight."""
+
+    async def replace_pods(self, ref: Ref, spec: CanarySpec) -> None:
+        """Delete the canary's pods so that fresh ones start."""
+
+    async def pause(self, ref: Ref, spec: CanarySpec, target: Target, *, epoch: str) -> None:
+        """Stop a roll that was not held."""
+
+    async def release(self, ref: Ref, spec: CanarySpec, target: Target, *, epoch: str) -> None:
+        """Unpause: the target rolls to the template in its spec by its own strategy."""
+
+    async def restore(
+        self, ref: Ref, spec: CanarySpec, target: Target, template: dict[str, Any], *, epoch: str, paused: bool
+    ) -> None:
+        """Give the target stable's template back; rolls by its own strategy unless `paused`."""
+
+    async def delete_replicaset(self, ref: Ref, name: str) -> None:
+        """Remove a zero-replica ReplicaSet that carries the candidate's template."""
+
+
+@dataclass(frozen=True)
+class RawSample:
+    """One raw counter value of one series, as scraped."""
+
+    series: str
+    at: float
+    """unix seconds of the scrape"""
+    value: float
+
+
+@dataclass(frozen=True)
+class ArmSamples:
+    """Raw samples of one arm of one metric, oldest first per series; empty where the server has no data."""
+
+    requests: tuple[RawSample, ...] = ()
+    bad: tuple[RawSample, ...] = ()
+    """failed requests, or requests slower than the threshold"""
+
+
+@dataclass(frozen=True)
+class MetricSamples:
+    """Both arms of one metric between two instants."""
+
+    metric: str
+    canary: ArmSamples
+    stable: ArmSamples
+    partial: bool = False
+    """the server answered with warnings: the answer counts as no data"""
+
+
+class MetricSource(Protocol):
+    """Answers with raw samples. Raises `SourceUnavailable`; an answer without data is not an error."""
+
+    async def read_samples(
+        self, ref: Ref, spec: CanarySpec, metric: Metric, since: datetime, until: datetime
+    ) -> MetricSamples:
+        """Raw samples of both arms in (since, until]."""
+
+    async def scrape_interval(self, spec: CanarySpec) -> float:
+        """Seconds between two scrapes of this source."""
+
+    async def check(self, ref: Ref, spec: CanarySpec) -> tuple[str, ...]:
+        """Problems a person must mend, a line each: unknown source, template or namespace."""
