@@ -1,0 +1,351 @@
+"""The judge: one interval in, one finding out. Two questions are asked at every scrape.
+
+"Is it safe to go on?" is `Finding.tripped`: cheap to get wrong, answered in seconds, sends the
+weight to 0 for a while. "Is this revision bad?" is `Finding.verdict`: FAIL only when the evidence
+reaches 1 / falseRollbackRate, which a harmless canary does in at most that share of rollouts,
+over all metrics and however often one looks (STATISTICS 4, G1 and G2).
+
+State goes in and comes out; nothing here knows what step the rollout is in or what time it is.
+The loop calls `judge` for every new interval, `look` when there is none, `step_began` whenever a
+bake starts, and `returned` when the weight comes back after a retreat.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from controller.analysis import evidence
+from controller.analysis.evidence import Evidence
+from controller.analysis.increments import Arms, Counts, Interval
+
+TRIP = math.log(300.0)
+"""ln of the odds at which users are relieved, for a single metric."""
+SUSPICION = 0.5
+"""Share of the way to conviction, or to a trip, at which a step no longer passes."""
+STALE_AFTER = 3
+"""Scrapes without data after which what is known is too old to pass a step."""
+
+
+class Verdict(StrEnum):
+    """What the comparison says. No data is INCONCLUSIVE, never anything else."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    INCONCLUSIVE = "inconclusive"
+
+
+class MetricSettings(msgspec.Struct, frozen=True):
+    """One metric: `kind` "errors" or "latency" (requests slower than a bound), both counted as bad of all.
+
+    `margin` is the fraction of requests by which the canary may be worse, beside the factor `rho`;
+    `warmup` the seconds of pod age in which only a catastrophe counts; `weight` its part of the proof,
+    relative to the other metrics, by default errors 5 and latency 3.
+    """
+
+    kind: str = "errors"
+    margin: float = 0.0001
+    rho: float = 1.25
+    warmup: float | None = None
+    weight: float | None = None
+
+    @property
+    def warm_after(self) -> float:
+        """Seconds of pod age; latency settles later than errors do."""
+        if self.warmup is not None:
+            return self.warmup
+        return 30.0 if self.kind == "errors" else 60.0
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """What the user chose. Rates are fractions, durations seconds.
+
+    `refill` is the knob between speed and bursts: nats of evidence a second that may be believed
+    (0.025 for noisy services, 0.1 for quiet ones). `horizon` is about how long the plan lasts.
+    """
+
+    metrics: dict[str, MetricSettings] = msgspec.field(default_factory=lambda: {"errors": MetricSettings()})
+    false_rollback_rate: float = 0.01
+    min_requests: float = 100.0
+    scrape: float = 5.0
+    refill: float = 0.05
+    horizon: float = 2400.0
+
+    @property
+    def threshold(self) -> float:
+        """ln E at which the canary is convicted."""
+        return -math.log(self.false_rollback_rate)
+
+    @property
+    def trip(self) -> float:
+        """ln odds at which it is taken off traffic; grows with the number of metrics that may trip."""
+        return TRIP + math.log(len(self.metrics))
+
+    def weight(self, metric: str) -> float:
+        """The metric's share of the proof; over all metrics they sum to 1."""
+        raw = {name: _raw_weight(one) for name, one in self.metrics.items()}
+        return raw[metric] / sum(raw.values())
+
+
+def _raw_weight(one: MetricSettings) -> float:
+    return one.weight if one.weight is not None else {"errors": 5.0, "latency": 3.0}.get(one.kind, 2.0)
+
+
+@dataclass(frozen=True)
+class MetricState:
+    """One metric: its evidence, what it counted in this step and in the rollout, and when it last had data."""
+
+    evidence: Evidence
+    step: Arms = field(default_factory=Arms)
+    rollout: Arms = field(default_factory=Arms)
+    through: float = -math.inf
+
+
+@dataclass(frozen=True)
+class JudgeState:
+    """All the judge remembers of a rollout. `dump_state` makes it JSON of 1 KiB a metric."""
+
+    metrics: dict[str, MetricState] = field(default_factory=dict)
+    through: float = -math.inf
+    """End of the last interval taken in: where to read on after a restart."""
+    noise: float = evidence.FALLBACK_NOISE
+    trips: int = 0
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """What the judge says at one look, with all its reasons; the same object in status, record, log and metric.
+
+    Numbers are those of the metric that weighs heaviest: `effect` the difference of bad ratios in this
+    step, `evidence` ln E over all metrics, `threshold` where it convicts.
+    """
+
+    verdict: Verdict
+    reason: str
+    tripped: bool = False
+    metric: str = ""
+    effect: float = 0.0
+    interval: tuple[float, float] = (-1.0, 1.0)
+    margin: float = 0.0
+    canary: Counts = Counts()
+    baseline: Counts = Counts()
+    evidence: float = 0.0
+    threshold: float = 0.0
+    alarm: float = 0.0
+    would_change: str = ""
+
+
+def judge(state: JudgeState, interval: Interval, settings: Settings) -> tuple[JudgeState, Finding]:
+    """Take in one interval and say what it means. An interval that was judged before changes nothing.
+
+    >>> bad = Interval(0.0, 5.0, {"errors": Arms(Counts(500, 250), Counts(9500, 9))})
+    >>> _, finding = judge(JudgeState(), bad, Settings())
+    >>> finding.verdict.value, finding.tripped, finding.reason
+    ('inconclusive', True, 'ErrorsTripped')
+    """
+    if interval.end <= state.through:
+        return state, look(state, settings, now=state.through)
+    metrics = dict(state.metrics)
+    for name, one in settings.metrics.items():
+        arms = interval.metrics.get(name)
+        if arms is not None and _usable(arms):
+            metrics[name] = _take_in(metrics.get(name), arms, interval, one, settings, state.noise)
+    taken = replace(state, metrics=metrics, through=interval.end)
+    tripped = _loudest(taken, settings)[1] >= settings.trip
+    finding = look(taken, settings, now=interval.end)
+    if tripped:
+        calm = {name: replace(one, evidence=evidence.calm(one.evidence)) for name, one in metrics.items()}
+        taken = replace(taken, metrics=calm, trips=state.trips + 1)
+    return taken, finding
+
+
+def look(state: JudgeState, settings: Settings, *, now: float, no_data: str = "NoData") -> Finding:
+    """What is known at `now` without new data; `no_data` is the reason to give if it has become too old."""
+    if not state.metrics:
+        return Finding(Verdict.INCONCLUSIVE, no_data, threshold=settings.threshold, would_change="a first scrape")
+    log_e = _merged(state, settings)
+    loudest, alarm = _loudest(state, settings)
+    metric = _heaviest(state, settings)
+    verdict, reason, would_change = _decide(state, settings, now, no_data, log_e, alarm, loudest, metric)
+    tripped = alarm >= settings.trip
+    named = loudest if tripped and verdict is not Verdict.FAIL else metric
+    one = state.metrics[named]
+    return Finding(
+        verdict=verdict,
+        reason=reason,
+        tripped=tripped,
+        metric=named,
+        effect=one.step.canary.ratio - one.step.baseline.ratio,
+        margin=settings.metrics[named].margin,
+        canary=one.step.canary,
+        baseline=one.step.baseline,
+        evidence=log_e,
+        threshold=settings.threshold,
+        alarm=alarm,
+        would_change=would_change,
+    )
+
+
+def _decide(
+    state: JudgeState,
+    settings: Settings,
+    now: float,
+    no_data: str,
+    log_e: float,
+    alarm: float,
+    loudest: str,
+    metric: str,
+) -> tuple[Verdict, str, str]:
+    """Verdict, reason and what would change it. Cases stand in order of urgency: convict, relieve, hold, pass."""
+    stale = [name for name in settings.metrics if _age(state, name, now) > STALE_AFTER * settings.scrape]
+    floor = settings.min_requests
+    thin = [name for name in settings.metrics if name in state.metrics and _thin(state.metrics[name], floor)]
+    if log_e >= settings.threshold:
+        return Verdict.FAIL, f"{_camel(metric)}Regressed", "a new revision"
+    if alarm >= settings.trip:
+        return Verdict.INCONCLUSIVE, f"{_camel(loudest)}Tripped", "the same evidence again, or none, after a rest"
+    if stale:
+        return Verdict.INCONCLUSIVE, no_data, f"data for {', '.join(stale)} on both arms"
+    if log_e >= SUSPICION * settings.threshold or alarm >= SUSPICION * settings.trip:
+        wanted = settings.threshold - log_e
+        return Verdict.INCONCLUSIVE, "Suspicious", f"{wanted:.1f} nats more convict, innocent requests clear"
+    if thin:
+        one = state.metrics[thin[0]].step
+        if one.baseline.requests <= 0:
+            return Verdict.INCONCLUSIVE, "NoBaselineTraffic", "requests to the baseline"
+        has = f"needs {floor:.0f} canary requests in this step, has {one.canary.requests:.0f}"
+        return Verdict.INCONCLUSIVE, "TooFewRequests", has
+    return Verdict.PASS, "NoEvidenceAgainst", f"{settings.threshold - log_e:.1f} nats of evidence against it"
+
+
+def step_began(state: JudgeState) -> JudgeState:
+    """A bake starts: the sample floor is counted anew. The evidence is over the whole rollout and stays."""
+    return replace(state, metrics={name: replace(one, step=Arms()) for name, one in state.metrics.items()})
+
+
+def returned(state: JudgeState) -> JudgeState:
+    """The weight is back after a retreat: alarms and the step's floor start from nothing, evidence stays."""
+    calm = {name: replace(one, evidence=evidence.calm(one.evidence)) for name, one in state.metrics.items()}
+    return step_began(replace(state, metrics=calm))
+
+
+def dump_state(state: JudgeState) -> dict[str, Any]:
+    """Plain values for JSON. Minus infinity, which JSON has no word for, is null."""
+    return {
+        "through": _finite(state.through),
+        "noise": state.noise,
+        "trips": state.trips,
+        "metrics": {
+            name: evidence.dump(one.evidence)
+            | {"step": _flat(one.step), "rollout": _flat(one.rollout), "through": _finite(one.through)}
+            for name, one in state.metrics.items()
+        },
+    }
+
+
+def load_state(plain: dict[str, Any]) -> JudgeState:
+    """The inverse of `dump_state`; an empty dictionary is a judge that has seen nothing."""
+    metrics = {
+        name: MetricState(evidence.load(one), _arms(one["step"]), _arms(one["rollout"]), _infinite(one["through"]))
+        for name, one in plain.get("metrics", {}).items()
+    }
+    noise = plain.get("noise", evidence.FALLBACK_NOISE)
+    return JudgeState(metrics, _infinite(plain.get("through")), noise, plain.get("trips", 0))
+
+
+def _take_in(
+    before: MetricState | None, arms: Arms, interval: Interval, one: MetricSettings, settings: Settings, noise: float
+) -> MetricState:
+    bets = evidence.alternatives(one.kind, one.margin, one.rho)
+    was = before or MetricState(evidence.begin(bets))
+    # Without canary requests nothing is said about the canary: a resting one neither gains nor loses.
+    canary = arms.canary if arms.canary.requests > 0 else Counts()
+    dt = max(interval.end - max(interval.start, was.through), 1e-3)
+    now = evidence.update(
+        was.evidence,
+        bets,
+        n_c=canary.requests,
+        e_c=min(canary.errors, canary.requests),
+        n_b=arms.baseline.requests,
+        e_b=min(arms.baseline.errors, arms.baseline.requests),
+        dt=dt,
+        refill_dt=min(dt, 2 * settings.scrape),
+        warm=interval.age >= one.warm_after,
+        canary_pods=interval.canary_pods,
+        baseline_pods=interval.baseline_pods,
+        noise=noise,
+        refill=settings.refill,
+        horizon=settings.horizon,
+    )
+    return MetricState(now, was.step + arms, was.rollout + arms, interval.end)
+
+
+def _usable(arms: Arms) -> bool:
+    numbers = (arms.canary.requests, arms.canary.errors, arms.baseline.requests, arms.baseline.errors)
+    return all(math.isfinite(number) and number >= 0 for number in numbers)
+
+
+def _merged(state: JudgeState, settings: Settings) -> float:
+    """ln of the weighted mean of the e-values; a metric without data yet counts as 1."""
+    parts = [
+        math.log(settings.weight(name)) + (_log_e(state, settings, name) if name in state.metrics else 0.0)
+        for name in settings.metrics
+    ]
+    top = max(parts)
+    return top + math.log(sum(math.exp(part - top) for part in parts))
+
+
+def _log_e(state: JudgeState, settings: Settings, name: str) -> float:
+    one = settings.metrics[name]
+    bets = evidence.alternatives(one.kind, one.margin, one.rho)
+    return float(evidence.log_evidence(state.metrics[name].evidence, bets))
+
+
+def _heaviest(state: JudgeState, settings: Settings) -> str:
+    known = [name for name in settings.metrics if name in state.metrics]
+    return max(known, key=lambda name: math.log(settings.weight(name)) + _log_e(state, settings, name))
+
+
+def _loudest(state: JudgeState, settings: Settings) -> tuple[str, float]:
+    """The metric nearest to a trip, and its alarm."""
+    alarms = {}
+    for name, one in settings.metrics.items():
+        if name in state.metrics:
+            bets = evidence.alternatives(one.kind, one.margin, one.rho)
+            alarms[name] = float(evidence.log_alarm(state.metrics[name].evidence, bets))
+    if not alarms:
+        return "", 0.0
+    loudest = max(alarms, key=lambda name: alarms[name])
+    return loudest, alarms[loudest]
+
+
+def _age(state: JudgeState, name: str, now: float) -> float:
+    return now - state.metrics[name].through if name in state.metrics else math.inf
+
+
+def _thin(one: MetricState, floor: float) -> bool:
+    return one.step.canary.requests < floor or one.step.baseline.requests <= 0
+
+
+def _camel(metric: str) -> str:
+    words = "".join(letter if letter.isalnum() else " " for letter in metric).split()
+    return "".join(word[:1].upper() + word[1:] for word in words) or "Metric"
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _infinite(value: float | None) -> float:
+    return -math.inf if value is None else value
+
+
+def _flat(arms: Arms) -> list[float]:
+    return [arms.canary.requests, arms.canary.errors, arms.baseline.requests, arms.baseline.errors]
+
+
+def _arms(flat: list[float]) -> Arms:
+    return Arms(Counts(flat[0], flat[1]), Counts(flat[2], flat[3]))
