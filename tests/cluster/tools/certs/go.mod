@@ -1,0 +1,3 @@
+module serin.dev/tools/certs
+
+go 1.24.0
