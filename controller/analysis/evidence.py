@@ -94,11 +94,11 @@ def dispersion(n_c: Any, n_b: Any, p_hat: Any, dt: Any, *, noise: float, canary_
         canary_pods, baseline_pods: 0 means unknown, and counts as one.
     Source: STATISTICS 3.1; e**(1/phi) is an e-value for a predictable phi >= 1 (Jensen).
 
-    >>> float(dispersion(50.0, 950.0, 0.001, 5.0, noise=30.0, canary_pods=1, baseline_pods=20).round(3))
+    >>> round(dispersion(50.0, 950.0, 0.001, 5.0, noise=30.0, canary_pods=1, baseline_pods=20), 3)
     1.15
     """
-    kappa = np.where(np.asarray(baseline_pods) < 10, 1.0, 0.5)
-    pods = 1.0 / np.maximum(canary_pods, 1) + 1.0 / np.maximum(baseline_pods, 1)
+    kappa = 1.0 - 0.5 * (baseline_pods >= 10)
+    pods = 1.0 / (canary_pods + (canary_pods == 0)) + 1.0 / (baseline_pods + (baseline_pods == 0))
     return 1.0 + kappa * (n_c * n_b / (n_c + n_b)) * p_hat * (noise / dt) * pods
 
 
@@ -178,16 +178,14 @@ def update(
         noise: v of `dispersion`; refill: nats a second of the bucket; horizon: seconds the plan lasts,
             over which late starts are spread.
     """
-    nothing = n_c + n_b <= 0
-    n_b_safe = np.where(nothing, 1.0, n_b)
+    some_b = n_b + (n_c + n_b <= 0)  # without any request the formula is 0/0, and must say nothing
     p_hat = (seen.past_errors + 0.5) / (seen.past_requests + 500.0)
-    phi = dispersion(n_c, n_b_safe, p_hat, dt, noise=noise, canary_pods=canary_pods, baseline_pods=baseline_pods)
-    gain = _log_e_value(n_c, e_c, n_b_safe, e_b, bets.r, bets.log_r, bets.rho, bets.delta) / phi
-    gain = np.where(nothing, 0.0, gain)
+    phi = dispersion(n_c, some_b, p_hat, dt, noise=noise, canary_pods=canary_pods, baseline_pods=baseline_pods)
+    gain = _log_e_value(n_c, e_c, some_b, e_b, bets.r, bets.log_r, bets.rho, bets.delta) / phi
     gain[..., : bets.main] *= warm
 
     hot = (e_c >= 3) & (e_c >= 0.2 * n_c)
-    pace = refill * refill_dt * np.where(hot & seen.hot, 4.0, 1.0) if bets.rises_fast else refill * refill_dt
+    pace = refill * refill_dt * (1.0 + 3.0 * (hot & seen.hot & bets.rises_fast))
     budget = np.minimum(seen.budget + pace, CAP)
     held = np.minimum(gain, budget)
 
@@ -210,17 +208,21 @@ def update(
 
 def log_evidence(seen: Evidence, bets: Alternatives) -> Any:
     """ln E of the metric: the bucketed mixture of both lanes, 0 before the first interval. Shape (...)."""
-    wealth = np.exp(np.minimum(seen.log_wealth, 600.0))
     waiting = 1.0 - (seen.released[..., 0] if np.ndim(seen.released) else seen.released)
-    main = wealth[..., : bets.main].sum(axis=-1) + waiting
-    catastrophe = wealth[..., bets.main :].sum(axis=-1) + waiting
-    return np.log(MAIN_SHARE * main + CATASTROPHE_SHARE * catastrophe)
+    lanes = _sum_by_lane(seen.log_wealth, bets)
+    return np.log(MAIN_SHARE * lanes[..., 0] + CATASTROPHE_SHARE * lanes[..., 1] + waiting)
 
 
 def log_alarm(seen: Evidence, bets: Alternatives) -> Any:
     """ln of the mean CUSUM, the larger lane of the two: what a retreat is decided on. Shape (...)."""
-    rise = np.exp(np.minimum(seen.cusum, 600.0))
-    return np.log(np.maximum(rise[..., : bets.main].mean(axis=-1), rise[..., bets.main :].mean(axis=-1)))
+    lanes = _sum_by_lane(seen.cusum, bets)
+    return np.log(np.maximum(lanes[..., 0], lanes[..., 1]) / bets.main)
+
+
+def _sum_by_lane(logs: Floats, bets: Alternatives) -> Floats:
+    """Shape (..., 2). Capped far above any threshold, where exp would overflow."""
+    summed: Floats = np.add.reduce(np.exp(np.minimum(logs, 600.0)).reshape(*logs.shape[:-1], 2, bets.main), axis=-1)
+    return summed
 
 
 def calm(seen: Evidence) -> Evidence:

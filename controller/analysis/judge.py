@@ -60,6 +60,11 @@ class MetricSettings(msgspec.Struct, frozen=True):
             return self.warmup
         return 30.0 if self.kind == "errors" else 60.0
 
+    @property
+    def bets(self) -> evidence.Alternatives:
+        """The alternatives that the evidence of this metric is collected against."""
+        return evidence.alternatives(self.kind, self.margin, self.rho)
+
 
 class Settings(msgspec.Struct, frozen=True):
     """What the user chose. Rates are fractions, durations seconds.
@@ -85,10 +90,12 @@ class Settings(msgspec.Struct, frozen=True):
         """ln odds at which it is taken off traffic; grows with the number of metrics that may trip."""
         return TRIP + math.log(len(self.metrics))
 
-    def weight(self, metric: str) -> float:
-        """The metric's share of the proof; over all metrics they sum to 1."""
+    @property
+    def log_weights(self) -> dict[str, float]:
+        """ln of each metric's share of the proof; the shares sum to 1."""
         raw = {name: _raw_weight(one) for name, one in self.metrics.items()}
-        return raw[metric] / sum(raw.values())
+        whole = sum(raw.values())
+        return {name: math.log(one / whole) for name, one in raw.items()}
 
 
 def _raw_weight(one: MetricSettings) -> float:
@@ -153,10 +160,9 @@ def judge(state: JudgeState, interval: Interval, settings: Settings) -> tuple[Ju
         arms = interval.metrics.get(name)
         if arms is not None and _usable(arms):
             metrics[name] = _take_in(metrics.get(name), arms, interval, one, settings, state.noise)
-    taken = replace(state, metrics=metrics, through=interval.end)
-    tripped = _loudest(taken, settings)[1] >= settings.trip
+    taken = JudgeState(metrics, interval.end, state.noise, state.trips)
     finding = look(taken, settings, now=interval.end)
-    if tripped:
+    if finding.tripped:
         calm = {name: replace(one, evidence=evidence.calm(one.evidence)) for name, one in metrics.items()}
         taken = replace(taken, metrics=calm, trips=state.trips + 1)
     return taken, finding
@@ -164,25 +170,30 @@ def judge(state: JudgeState, interval: Interval, settings: Settings) -> tuple[Ju
 
 def look(state: JudgeState, settings: Settings, *, now: float, no_data: str = "NoData") -> Finding:
     """What is known at `now` without new data; `no_data` is the reason to give if it has become too old."""
-    if not state.metrics:
+    known = {name: state.metrics[name] for name in settings.metrics if name in state.metrics}
+    if not known:
         return Finding(Verdict.INCONCLUSIVE, no_data, threshold=settings.threshold, would_change="a first scrape")
-    log_e = _merged(state, settings)
-    loudest, alarm = _loudest(state, settings)
-    metric = _heaviest(state, settings)
-    verdict, reason, would_change = _decide(state, settings, now, no_data, log_e, alarm, loudest, metric)
+    bets = {name: settings.metrics[name].bets for name in known}
+    log_e = {name: float(evidence.log_evidence(one.evidence, bets[name])) for name, one in known.items()}
+    alarms = {name: float(evidence.log_alarm(one.evidence, bets[name])) for name, one in known.items()}
+    merged, heaviest = _merge(log_e, settings)
+    loudest = max(alarms, key=lambda name: alarms[name])
+    alarm = alarms[loudest]
+
     tripped = alarm >= settings.trip
-    named = loudest if tripped and verdict is not Verdict.FAIL else metric
-    one = state.metrics[named]
+    verdict, reason, would_change = _decide(known, settings, now, no_data, merged, heaviest, alarm, loudest)
+    named = loudest if tripped and verdict is not Verdict.FAIL else heaviest
+    step = known[named].step
     return Finding(
         verdict=verdict,
         reason=reason,
         tripped=tripped,
         metric=named,
-        effect=one.step.canary.ratio - one.step.baseline.ratio,
+        effect=step.canary.ratio - step.baseline.ratio,
         margin=settings.metrics[named].margin,
-        canary=one.step.canary,
-        baseline=one.step.baseline,
-        evidence=log_e,
+        canary=step.canary,
+        baseline=step.baseline,
+        evidence=merged,
         threshold=settings.threshold,
         alarm=alarm,
         would_change=would_change,
@@ -190,35 +201,34 @@ def look(state: JudgeState, settings: Settings, *, now: float, no_data: str = "N
 
 
 def _decide(
-    state: JudgeState,
+    known: dict[str, MetricState],
     settings: Settings,
     now: float,
     no_data: str,
     log_e: float,
+    heaviest: str,
     alarm: float,
     loudest: str,
-    metric: str,
 ) -> tuple[Verdict, str, str]:
     """Verdict, reason and what would change it. Cases stand in order of urgency: convict, relieve, hold, pass."""
-    stale = [name for name in settings.metrics if _age(state, name, now) > STALE_AFTER * settings.scrape]
-    floor = settings.min_requests
-    thin = [name for name in settings.metrics if name in state.metrics and _thin(state.metrics[name], floor)]
     if log_e >= settings.threshold:
-        return Verdict.FAIL, f"{_camel(metric)}Regressed", "a new revision"
+        return Verdict.FAIL, f"{_camel(heaviest)}Regressed", "a new revision"
     if alarm >= settings.trip:
         return Verdict.INCONCLUSIVE, f"{_camel(loudest)}Tripped", "the same evidence again, or none, after a rest"
+    too_old = now - STALE_AFTER * settings.scrape
+    stale = [name for name in settings.metrics if name not in known or known[name].through < too_old]
     if stale:
         return Verdict.INCONCLUSIVE, no_data, f"data for {', '.join(stale)} on both arms"
+    missing = settings.threshold - log_e
     if log_e >= SUSPICION * settings.threshold or alarm >= SUSPICION * settings.trip:
-        wanted = settings.threshold - log_e
-        return Verdict.INCONCLUSIVE, "Suspicious", f"{wanted:.1f} nats more convict, innocent requests clear"
-    if thin:
-        one = state.metrics[thin[0]].step
-        if one.baseline.requests <= 0:
+        return Verdict.INCONCLUSIVE, "Suspicious", f"{missing:.1f} nats more convict, innocent requests clear"
+    for one in known.values():
+        if one.step.baseline.requests <= 0:
             return Verdict.INCONCLUSIVE, "NoBaselineTraffic", "requests to the baseline"
-        has = f"needs {floor:.0f} canary requests in this step, has {one.canary.requests:.0f}"
-        return Verdict.INCONCLUSIVE, "TooFewRequests", has
-    return Verdict.PASS, "NoEvidenceAgainst", f"{settings.threshold - log_e:.1f} nats of evidence against it"
+        if one.step.canary.requests < settings.min_requests:
+            needs, has = settings.min_requests, one.step.canary.requests
+            return Verdict.INCONCLUSIVE, "TooFewRequests", f"needs {needs:.0f} canary requests here, has {has:.0f}"
+    return Verdict.PASS, "NoEvidenceAgainst", f"{missing:.1f} nats of evidence against it"
 
 
 def step_began(state: JudgeState) -> JudgeState:
@@ -259,7 +269,7 @@ def load_state(plain: dict[str, Any]) -> JudgeState:
 def _take_in(
     before: MetricState | None, arms: Arms, interval: Interval, one: MetricSettings, settings: Settings, noise: float
 ) -> MetricState:
-    bets = evidence.alternatives(one.kind, one.margin, one.rho)
+    bets = one.bets
     was = before or MetricState(evidence.begin(bets))
     # Without canary requests nothing is said about the canary: a resting one neither gains nor loses.
     canary = arms.canary if arms.canary.requests > 0 else Counts()
@@ -288,46 +298,12 @@ def _usable(arms: Arms) -> bool:
     return all(math.isfinite(number) and number >= 0 for number in numbers)
 
 
-def _merged(state: JudgeState, settings: Settings) -> float:
-    """ln of the weighted mean of the e-values; a metric without data yet counts as 1."""
-    parts = [
-        math.log(settings.weight(name)) + (_log_e(state, settings, name) if name in state.metrics else 0.0)
-        for name in settings.metrics
-    ]
-    top = max(parts)
-    return top + math.log(sum(math.exp(part - top) for part in parts))
-
-
-def _log_e(state: JudgeState, settings: Settings, name: str) -> float:
-    one = settings.metrics[name]
-    bets = evidence.alternatives(one.kind, one.margin, one.rho)
-    return float(evidence.log_evidence(state.metrics[name].evidence, bets))
-
-
-def _heaviest(state: JudgeState, settings: Settings) -> str:
-    known = [name for name in settings.metrics if name in state.metrics]
-    return max(known, key=lambda name: math.log(settings.weight(name)) + _log_e(state, settings, name))
-
-
-def _loudest(state: JudgeState, settings: Settings) -> tuple[str, float]:
-    """The metric nearest to a trip, and its alarm."""
-    alarms = {}
-    for name, one in settings.metrics.items():
-        if name in state.metrics:
-            bets = evidence.alternatives(one.kind, one.margin, one.rho)
-            alarms[name] = float(evidence.log_alarm(state.metrics[name].evidence, bets))
-    if not alarms:
-        return "", 0.0
-    loudest = max(alarms, key=lambda name: alarms[name])
-    return loudest, alarms[loudest]
-
-
-def _age(state: JudgeState, name: str, now: float) -> float:
-    return now - state.metrics[name].through if name in state.metrics else math.inf
-
-
-def _thin(one: MetricState, floor: float) -> bool:
-    return one.step.canary.requests < floor or one.step.baseline.requests <= 0
+def _merge(log_e: dict[str, float], settings: Settings) -> tuple[float, str]:
+    """ln of the weighted mean of the e-values, and the metric with most of it; one without data yet counts as 1."""
+    parts = {name: settings.log_weights[name] + log_e.get(name, 0.0) for name in settings.metrics}
+    top = max(parts.values())
+    heaviest = max(log_e, key=lambda name: parts[name])
+    return top + math.log(sum(math.exp(part - top) for part in parts.values())), heaviest
 
 
 def _camel(metric: str) -> str:
