@@ -52,12 +52,13 @@ def _duration_schema(low: str, high: str) -> WithJsonSchema:
     return WithJsonSchema(
         {
             "type": "string",
-            "pattern": PATTERN,
             "minLength": 2,
             "maxLength": 20,
+            # The pattern is in the rule and not beside it, so that a bad duration meets our message alone.
             "x-kubernetes-validations": [
                 {
-                    "rule": f"duration(self) >= duration('{low}') && duration(self) <= duration('{high}')",
+                    "rule": f"self != '' && self.matches('{PATTERN}') && "
+                    f"duration(self) >= duration('{low}') && duration(self) <= duration('{high}')",
                     "message": f"write a duration from {low} to {high}, for example 90s, 5m or 1h",
                 }
             ],
@@ -121,20 +122,21 @@ class Step(Model):
 
     weight: Annotated[
         float,
-        AfterValidator(_check_weight),
         Field(
             ge=0.01,
             le=100,
             json_schema_extra={
                 "x-kubernetes-validations": [
                     {
-                        "rule": "self * 100.0 - double(int(self * 100.0 + 0.5)) < 0.000001 && "
+                        "rule": "self >= 0.01 && self <= 100.0 && "
+                        "self * 100.0 - double(int(self * 100.0 + 0.5)) < 0.000001 && "
                         "self * 100.0 - double(int(self * 100.0 + 0.5)) > -0.000001",
                         "message": "write a percent with at most two decimals, from 0.01 to 100",
                     }
                 ]
             },
         ),
+        AfterValidator(_check_weight),
     ]
     bake: Bake = timedelta(minutes=5)
     approval: Approval | None = None
@@ -221,9 +223,8 @@ class CanarySpec(Model):
                     "message": "targetRef cannot change: delete this Canary and create another for the other workload",
                 },
                 {
-                    "rule": "!has(self.steps) || self.steps.size() < 2 || "
-                    "self.steps.all(s, self.steps.all(t, self.steps.indexOf(s) >= self.steps.indexOf(t) "
-                    "|| s.weight < t.weight))",
+                    "rule": "!has(self.steps) || (self.steps.map(s, s.weight).isSorted() && "
+                    "self.steps.all(s, self.steps.exists_one(t, t.weight == s.weight)))",
                     "message": "steps: each weight must be greater than the one before it",
                 },
             ]
