@@ -147,8 +147,16 @@ class Attempt(Value, frozen=True):
     paused: bool = False
     promoted_by: Annotated[str, Meta(max_length=256)] = ""
     """a person skipped the bakes and steps that are left"""
-    ignore_lowered: bool = False
-    """a Resume told us to take the traffic up again after a person lowered it"""
+    analysis: dict[str, Any] = {}
+    """`spec.analysis` as it was when the attempt began: nobody loosens a test that is running"""
+    stable_floor: Count = 0
+    """ready stable pods when the attempt began; fewer could not carry the traffic that comes back"""
+    unheld: bool = False
+    """the edit was not held: some of the target's pods may already run it"""
+    releasing: bool = False
+    """the target was unpaused: getting out means giving it stable's template back"""
+    excused: Count = 0
+    """retreats that a person's Resume has answered"""
     drifts: Annotated[tuple[datetime, ...], Meta(max_length=10)] = ()
     first_bad_at: datetime | None = None
     seconds_to_relief: float | None = None
@@ -204,6 +212,10 @@ class Status(Value, frozen=True):
     """proven by a dry run: the API server pauses an edit in the request that brings it"""
     holding: bool = False
     """the target is paused because of us"""
+    unjudged: Text = ""
+    """why the revision that becomes stable next was not compared with anything; empty when that is as it should be"""
+    unjudged_unless: Short = ""
+    """template hash whose return needs no judgement, because it was released before"""
     stable: Stable | None = None
     attempt: Attempt | None = None
     rejected: Short = ""

@@ -1,0 +1,122 @@
+"""Decisions: what one person says about one rollout, and what comes of it.
+
+Every Decision gets exactly one answer in the Canary's status, also one that comes too late. Abort is
+looked for first and wins over everything.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from controller.model.spec import Verb
+from controller.model.status import ACTIVE, Answered, Attempt, Outcome, Phase, Status
+from controller.model.world import DecisionSeen
+
+KEPT = 20
+
+
+def answer(status: Status, said: DecisionSeen, now: datetime) -> Status:
+    """The status after this Decision: its effect, if it has one, and the answer."""
+    refusal = _refusal(status, said)
+    changed = status if refusal else _effect(status, said, now)
+    text = refusal or _ANSWERS[said.verb].format(step=said.step)
+    entry = Answered(
+        uid=said.uid,
+        decision=said.verb.value,
+        by=said.by,
+        at=now,
+        answer=text,
+        taken=not refusal,
+        step=said.step,
+        attempt=said.attempt,
+        reason=said.reason,
+    )
+    return changed.but(decisions=_kept((*changed.decisions, entry), changed.attempt))
+
+
+def approved(status: Status, step: int) -> bool:
+    """Whether the gate out of `step` (from 0) was opened for the present attempt."""
+    attempt = status.attempt
+    return attempt is not None and any(
+        entry.taken and entry.decision == Verb.APPROVE and entry.attempt == attempt.id and entry.step == step + 1
+        for entry in status.decisions
+    )
+
+
+_ANSWERS = {
+    Verb.APPROVE: "the gate out of step {step} is open",
+    Verb.REJECT: "the attempt ends: all traffic goes to stable",
+    Verb.ABORT: "all traffic goes to stable",
+    Verb.PROMOTE: "bakes and steps that are left are skipped; approvals and a failing verdict are not",
+    Verb.RETRY: "the rejected revision gets a new attempt",
+    Verb.PAUSE: "no raise until a Resume; analysis and rollback go on",
+    Verb.RESUME: "going on",
+}
+
+
+def _refusal(status: Status, said: DecisionSeen) -> str:
+    """Why this Decision has no effect; empty when it has one."""
+    attempt = status.attempt
+    if attempt is None:
+        return "nothing to decide: there is no rollout"
+    if said.attempt != attempt.id:
+        return f"spoke about attempt {said.attempt}; the present one is {attempt.id}: decide again about that one"
+    if said.verb is Verb.RETRY:
+        return "" if status.phase is Phase.ROLLED_BACK else "nothing to retry: this attempt was not rolled back"
+    if status.phase not in ACTIVE or status.phase is Phase.ROLLING_BACK:
+        return f"too late: attempt {attempt.id} has ended ({attempt.outcome or status.phase})"
+    if said.verb is Verb.ABORT:
+        return ""
+    if status.phase in {Phase.RELEASING, Phase.FINISHING}:
+        return "too late: the release has begun; only an Abort is taken now"
+    if said.verb is Verb.APPROVE:
+        if not 1 <= said.step <= len(attempt.plan):
+            return f"spec.step: this plan has steps 1 to {len(attempt.plan)}, found {said.step}"
+        if not attempt.plan[said.step - 1].approval:
+            return f"spec.step: step {said.step} asks for no approval"
+        if said.step - 1 < attempt.step:
+            return f"spec.step: step {said.step} has passed; the rollout is on step {attempt.step + 1}"
+    return ""
+
+
+def _effect(status: Status, said: DecisionSeen, now: datetime) -> Status:
+    match said.verb:
+        case Verb.ABORT:
+            return get_out(status, Outcome.ABORTED, f"{said.by}: {said.reason}", now)
+        case Verb.REJECT:
+            return get_out(status, Outcome.REJECTED, f"{said.by}: {said.reason}", now)
+        case Verb.PROMOTE:
+            return status.with_attempt(promoted_by=said.by)
+        case Verb.PAUSE:
+            return status.with_attempt(paused=True)
+        case Verb.RESUME:
+            retreats = len(status.attempt.retreats) if status.attempt else 0
+            return status.with_attempt(paused=False, baking_since=None, excused=retreats, drifts=())
+        case Verb.RETRY:
+            return status.but(phase=Phase.IDLE, rejected="")
+        case Verb.APPROVE:
+            return status
+
+
+def get_out(status: Status, outcome: Outcome, message: str, now: datetime) -> Status:
+    """Everything goes back to stable: remembered in one write; the next turn sets weight 0."""
+    return status.but(phase=Phase.ROLLING_BACK, weight=0.0, fence=status.fence + 1).with_attempt(
+        outcome=outcome,
+        outcome_message=message[:1024],
+        entered_at=now,
+        baking_since=None,
+        resting_since=None,
+    )
+
+
+def _kept(entries: tuple[Answered, ...], attempt: Attempt | None) -> tuple[Answered, ...]:
+    """The newest entries; approvals in force are never pushed out by a flood of others."""
+    surplus = len(entries) - KEPT
+    kept = []
+    for entry in entries:
+        in_force = attempt is not None and entry.taken and entry.attempt == attempt.id
+        if surplus > 0 and not in_force:
+            surplus -= 1
+            continue
+        kept.append(entry)
+    return tuple(kept[-KEPT:])

@@ -1,0 +1,78 @@
+"""Conditions, as kubectl wait, kstatus (Flux, Helm) and Argo CD read them.
+
+`Reconciling` and `Stalled` follow kstatus: present only while they are true. `Ready` is Unknown while a
+rollout runs. A change of `message` alone does not move `lastTransitionTime`.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from controller.model.status import ACTIVE, Condition, Outcome, Phase, Status
+
+PEOPLE = frozenset({"AwaitingApproval", "Paused"})
+"""reasons that only a person ends"""
+HOLDS = frozenset(
+    {
+        "RouteReverted",
+        "TrafficLowered",
+        "StableTooSmall",
+        "TrafficMismatch",
+        "RetreatedTooOften",
+        "MinRequests",
+        "PinsLost",
+        "RouteNotAccepted",
+        "RouteMissing",
+        "RouteNotForService",
+        "RouteForbidden",
+        "SessionPersistence",
+        "NoData",
+        "MetricsUnavailable",
+    }
+)
+"""reasons for which the weight stays; each ends by itself when its cause does, or by an edit"""
+
+
+def render_conditions(status: Status, now: datetime) -> tuple[Condition, ...]:
+    """The conditions of `status`, keeping the transition time of those that did not change."""
+    before = {condition.type: condition for condition in status.conditions}
+    reason, message = status.reason or status.phase, status.message
+
+    def condition(kind: str, value: str, why: str = reason, text: str = message) -> Condition:
+        was = before.get(kind)
+        since = was.last_transition_time if was and was.status == value else now
+        return Condition(kind, value, why or "None", text, since, status.observed_generation)
+
+    accepted = status.phase is not Phase.PENDING or status.reason in {"WaitingForStable", "NoPodsYet", ""}
+    rolled_back = status.phase is Phase.ROLLED_BACK
+    active = status.phase in ACTIVE
+    rows = [
+        condition("Accepted", "True" if accepted else "False"),
+        condition(
+            "EditsHeld",
+            "True" if status.edits_held else "False",
+            "Proven" if status.edits_held else "NotProven",
+            "a dry-run edit came back paused" if status.edits_held else "no dry-run edit has come back paused yet",
+        ),
+    ]
+    if not accepted or rolled_back:
+        rows += [condition("Ready", "False"), condition("Stalled", "True")]
+    elif active or status.phase is Phase.PENDING:
+        rows += [condition("Ready", "Unknown"), condition("Reconciling", "True")]
+    else:
+        rows.append(condition("Ready", "True"))
+    if rolled_back:
+        rows.append(condition("RolledBack", "True"))
+    if status.phase is Phase.IDLE and status.attempt and status.attempt.outcome is Outcome.PROMOTED:
+        rows.append(condition("Promoted", "True"))
+    if active and status.reason not in PEOPLE | HOLDS and status.phase is not Phase.RETREATED:
+        rows.append(condition("Progressing", "True"))
+    if status.reason == "AwaitingApproval":
+        rows.append(condition("AwaitingApproval", "True"))
+    if active and status.attempt and status.attempt.paused:
+        rows.append(condition("Paused", "True"))
+    if active and (status.reason in HOLDS or status.phase is Phase.RETREATED):
+        rows.append(condition("Holding", "True"))
+    if status.reason in {"NoData", "MetricsUnavailable"}:
+        rows.append(condition("MetricsAvailable", "False"))
+    return tuple(rows)

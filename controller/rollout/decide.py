@@ -1,0 +1,796 @@
+"""The state machine: one observation in, one decision out.
+
+No clock, no network, no log: every move the controller can make on live traffic is on this page and
+can be tested with plain values. The cases of every phase stand in order of urgency: get out, get
+there, hold, move on. A turn changes memory (`Become`) or the world (`Do`), never both, so there is no
+in-between for a crash to hit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from datetime import datetime, timedelta
+
+from controller.model.spec import CanarySpec, Verb
+from controller.model.status import ACTIVE, Attempt, Judged, Outcome, Phase, PlanStep, Stable, Status, StepSeen
+from controller.model.world import DecisionSeen, Observed, Target
+from controller.rollout.answers import answer, approved, get_out
+from controller.rollout.conditions import render_conditions
+from controller.rollout.moves import (
+    AddFinalizer,
+    ApplyCanary,
+    Become,
+    Decision,
+    DeleteCanary,
+    DeleteReplicaSet,
+    Do,
+    LeaveRoute,
+    PauseTarget,
+    Pin,
+    Release,
+    RemoveFinalizer,
+    Restore,
+    SetWeight,
+    StoreRecord,
+    Unpin,
+    Wait,
+)
+
+MARGIN = timedelta(seconds=1)
+"""gateways obey up to 0.4 s after they report that they do (GATEWAYS: measured 87 to 383 ms)"""
+DRAIN = timedelta(seconds=2)
+"""from weight 0 in force to the deletion of pods that may still answer"""
+REST = timedelta(seconds=30)
+"""the least time a retreated canary is off traffic"""
+TROUBLE_GRACE = timedelta(seconds=20)
+"""pods that cannot start get this long before the rule rolls back: pulls and quotas do recover"""
+DRIFT_WINDOW = timedelta(minutes=10)
+DRIFTS = 3
+RETREATS = 3
+"""the third retreat of a rollout holds for a person, or rolls back where nobody vouches for the change"""
+SOON = timedelta(seconds=1)
+
+UNVOUCHED = frozenset({"ai", "unknown", "mixed"})
+ENDED_BADLY = frozenset({Outcome.ROLLED_BACK, Outcome.ABORTED, Outcome.REJECTED})
+
+
+def decide(seen: Observed, now: datetime) -> Decision:
+    """The one thing to do now."""
+    return _told(seen, _decide(seen, now), now)
+
+
+def _decide(seen: Observed, now: datetime) -> Decision:
+    status = seen.status
+    if status.schema_version > Status().schema_version:
+        return Wait("NewerStatus", "a newer Serin wrote this status: upgrade this one; nothing moves until then")
+    if status.phase in ACTIVE and status.leader_epoch < seen.term:
+        return Become(status, "TookOver")
+    if seen.deleting:
+        return _while_leaving(seen, now)
+    if (urgent := _said(seen, now, only=Verb.ABORT)) is not None:
+        return urgent
+    match status.phase:
+        case Phase.PENDING:
+            return _while_pending(seen, now)
+        case Phase.IDLE:
+            return _while_idle(seen, now)
+        case Phase.PREPARING:
+            return _while_preparing(seen, now)
+        case Phase.PROGRESSING:
+            return _while_progressing(seen, now)
+        case Phase.RETREATED:
+            return _while_retreated(seen, now)
+        case Phase.RELEASING:
+            return _while_releasing(seen, now)
+        case Phase.FINISHING:
+            return _while_finishing(seen, now)
+        case Phase.ROLLING_BACK:
+            return _while_rolling_back(seen, now)
+        case Phase.ROLLED_BACK:
+            return _while_rolled_back(seen, now)
+
+
+# -- at rest ------------------------------------------------------------------------------------------
+
+
+def _while_pending(seen: Observed, now: datetime) -> Decision:
+    """Adopt the target once it has exactly one settled revision. Nothing moves here."""
+    status, target = seen.status, seen.target
+    match target:
+        case None:
+            return Wait("TargetMissing", _target_missing(seen))
+        case _ if problem := _problem((*seen.problems, *target.problems)):
+            return problem
+        case _ if not seen.has_finalizer:
+            return Do(AddFinalizer(), "Adopting")
+        case Target(has_pods=False):
+            if status.unjudged:
+                return Wait("NoPodsYet", "the first release goes out unjudged")
+            return Become(status.but(unjudged="first release: the workload had no pods yet"), "NoPodsYet")
+        case Target(settled_hash=""):
+            return Wait("WaitingForStable", "one revision must have all pods, updated and available")
+    adopted = status.but(
+        phase=Phase.IDLE, stable=_stable(target), edits_held=False, holding=False, unjudged="", unjudged_unless=""
+    )
+    if status.unjudged and target.settled_template_hash != status.unjudged_unless:
+        adopted = adopted.but(attempt=_unjudged(target, seen, status.unjudged, now))
+    return Become(adopted, "Adopted", f"stable is {target.settled_hash}")
+
+
+def _while_idle(seen: Observed, now: datetime) -> Decision:
+    """Keep edits held; a held edit is a candidate and begins an attempt."""
+    status, target, stable = seen.status, seen.target, seen.status.stable
+    if (again := _lost_target(seen)) is not None:
+        return again
+    assert target is not None
+    assert stable is not None
+    same = target.template_hash == stable.template_hash
+    match target:
+        case _ if status.attempt and status.attempt.outcome and not seen.record.outcome:
+            return Do(StoreRecord(), "Recording")
+        case _ if (said := _said(seen, now)) is not None:
+            return said
+        case _ if seen.pins.any_pin:
+            return Do(Unpin(), "CleaningUp")
+        case _ if problem := _problem((*seen.problems, *target.problems)):
+            return problem
+        case Target(paused=True) if same and status.holding:
+            return Do(Release(), "Withdrawn", "the template is stable's again")
+        case Target(paused=True) if same:
+            return Wait("TargetPaused", "spec.paused of the Deployment is true, and not by Serin: set it to false")
+        case _ if same and status.holding:
+            return Become(status.but(holding=False), "Idle")
+        case _ if same and not status.edits_held and seen.hold_proven:
+            return Become(status.but(edits_held=True), "Idle", "edits are held: proven by a dry run")
+        case _ if same and not status.edits_held:
+            return Wait("ProvingHold", "asking the API server whether it holds an edit", now + SOON)
+        case _ if same:
+            return Wait("Idle")
+        case Target(paused=True) if target.template_hash == status.rejected:
+            return Become(status.but(phase=Phase.ROLLED_BACK, holding=True), "RolledBack", "rejected before")
+        case Target(paused=True):
+            return _begin(seen, target, now)
+        case Target(roll_complete=True) if target.settled_hash:
+            return Become(
+                status.but(stable=_stable(target), attempt=_unjudged(target, seen, "the edit was not held", now)),
+                "UnjudgedRelease",
+                "a revision went out that nobody held: is the admission policy serin-hold in force?",
+            )
+    return Do(PauseTarget(), "EditNotHeld", "the edit was not held by the API server: paused now")
+
+
+def _while_rolled_back(seen: Observed, now: datetime) -> Decision:
+    """At rest: the rejected template stays held until it is edited, set back or retried."""
+    status, target, stable = seen.status, seen.target, seen.status.stable
+    if (again := _lost_target(seen)) is not None:
+        return again
+    assert target is not None
+    assert stable is not None
+    same = target.template_hash == stable.template_hash
+    rejected = target.template_hash == status.rejected
+    match target:
+        case _ if status.attempt and status.attempt.outcome and not seen.record.outcome:
+            return Do(StoreRecord(), "Recording")
+        case _ if (said := _said(seen, now)) is not None:
+            return said
+        case Target(paused=True) if same:
+            return Do(Release(), "Withdrawn", "the template is stable's again")
+        case _ if same and status.holding:
+            return Become(status.but(phase=Phase.IDLE, holding=False), "Idle", "the template is stable's again")
+        case Target(paused=False) if not same:
+            return Do(PauseTarget(), "EditNotHeld", "unpaused while held")
+        case _ if not same and not rejected:
+            return _begin(seen, target, now)
+    return Wait("RolledBack", _how_it_ended(status))
+
+
+def _while_leaving(seen: Observed, now: datetime) -> Decision:
+    """The Canary is being deleted: traffic to stable and verified, nothing held, nothing of ours left."""
+    status, target, stable = seen.status, seen.target, seen.status.stable
+    if status.phase in {Phase.RELEASING, Phase.FINISHING}:
+        return _while_releasing(seen, now) if status.phase is Phase.RELEASING else _while_finishing(seen, now)
+    if status.phase is Phase.ROLLING_BACK:
+        return _while_rolling_back(seen, now)
+    if status.phase in ACTIVE:
+        return Become(get_out(status, Outcome.DELETED, "the Canary was deleted", now), "Deleted")
+    held = (
+        status.holding
+        and target is not None
+        and stable is not None
+        and target.uid == stable.uid
+        and not target.deleting
+    )
+    match seen:
+        case _ if seen.weight.percent > 0:
+            return Do(SetWeight(0.0), "Leaving")
+        case _ if seen.weight.present:
+            return Do(LeaveRoute(), "Leaving")
+        case _ if held and target and stable and target.template_hash != stable.template_hash:
+            return Do(Restore(), "Leaving", "the held template is set back to stable's")
+        case _ if held and target and target.paused:
+            return Do(Release(), "Leaving")
+        case _ if seen.canary.exists and not seen.canary.deleting:
+            return Do(DeleteCanary(), "Leaving")
+        case _ if seen.pins.any_pin:
+            return Do(Unpin(), "Leaving")
+        case _ if seen.has_finalizer:
+            return Do(RemoveFinalizer(), "Left")
+    return Wait("Left")
+
+
+# -- a rollout ----------------------------------------------------------------------------------------
+
+
+def _while_preparing(seen: Observed, now: datetime) -> Decision:
+    """Record, pins, canary pods; no traffic until all of it stands."""
+    status, target = seen.status, seen.target
+    if (out := _left_behind(seen, now)) is not None:
+        return out
+    if (said := _said(seen, now)) is not None:
+        return said
+    assert target is not None
+    assert status.attempt is not None
+    wanted = _pods_for(status.attempt.here.weight, target.replicas)
+    match seen:
+        case _ if not target.paused:
+            return Do(PauseTarget(), "EditNotHeld", "unpaused while held")
+        case _ if problem := _problem((*seen.problems, *seen.pins.problems)):
+            return problem
+        case _ if not seen.record.exists:
+            return Do(StoreRecord(), "Recording")
+        case _ if target.stale_replicasets:
+            return Do(DeleteReplicaSet(target.stale_replicasets[0]), "Preparing")
+        case _ if not seen.pins.pinned:
+            return Do(Pin(), "Pinning")
+        case _ if seen.canary.deleting:
+            return Wait("Preparing", until=now + SOON)
+        case _ if seen.canary.attempt != status.attempt.id or seen.canary.wanted != wanted:
+            return Do(ApplyCanary(wanted), "StartingPods")
+        case _ if not _ready(seen, wanted):
+            return _wait_for_pods(seen, now)
+        case _ if seen.weight.problem:
+            return Wait(seen.weight.problem, seen.weight.problem_message, now + SOON)
+        case _ if not seen.weight.present:
+            return Do(SetWeight(0.0), "JoiningRoute")
+        case _ if not seen.weight.programmed:
+            return Wait("RouteNotProgrammed", "no gateway reports this route yet", now + SOON)
+    return Become(
+        status.but(phase=Phase.PROGRESSING, weight=status.attempt.here.weight).with_attempt(entered_at=now),
+        "StepStarted",
+    )
+
+
+def _while_progressing(seen: Observed, now: datetime) -> Decision:
+    """Climb the plan."""
+    status, target, verdict, weight = seen.status, seen.target, seen.verdict, seen.weight
+    if (out := _left_behind(seen, now)) is not None:
+        return out
+    assert target is not None
+    assert status.attempt is not None
+    attempt, step = status.attempt, status.attempt.here
+    wanted = _pods_for(step.weight, target.replicas)
+    unseen = _no_data_for(seen, now)
+    match seen:
+        # get out
+        case _ if verdict.fail:
+            return Become(_convict(seen, now), verdict.judged.reason if verdict.judged else "AnalysisFailed")
+        case _ if weight.percent > status.weight:
+            return Do(SetWeight(status.weight), "WeightTooHigh", f"found {weight.percent:g} %: lowered at once")
+        case _ if verdict.tripped:
+            return Become(_retreat(seen, "Tripped", now), "Retreated", verdict.judged.message if verdict.judged else "")
+        case _ if weight.percent > 0 and seen.canary.ready == 0:
+            return Become(_retreat(seen, "CanaryNotReady", now), "Retreated", "no canary pod is ready")
+        case _ if unseen and attempt.origin in UNVOUCHED:
+            message = f"no data for {unseen:.0f} s, and the change is {attempt.origin}: {verdict.need}"
+            return Become(get_out(status, Outcome.ROLLED_BACK, message, now), "NoData", message)
+        # get there
+        case _ if not target.paused:
+            return Do(PauseTarget(), "EditNotHeld", "unpaused while held")
+        case _ if weight.problem:
+            return Wait(weight.problem, weight.problem_message, now + SOON)
+        case _ if weight.epoch != status.epoch and weight.present:
+            return Do(SetWeight(min(weight.percent, status.weight)), "TakingOver")
+        case _ if seen.pins.problems:
+            return Wait("PinsLost", seen.pins.problems[0], now + SOON)
+        case _ if not seen.pins.pinned:
+            return Do(Pin(), "Pinning")
+        case _ if attempt.baking_since and not weight.present and _drifts(attempt, now) >= DRIFTS:
+            return Wait("RouteReverted", _route_reverted(seen), now + DRIFT_WINDOW)
+        case _ if attempt.baking_since and not weight.present:
+            recent = (*attempt.drifts[-DRIFTS:], now)
+            return Become(status.with_attempt(baking_since=None, drifts=recent), "TrafficMoved", _route_reverted(seen))
+        case _ if attempt.baking_since and weight.percent < status.weight:
+            return Wait(
+                "TrafficLowered",
+                f"somebody lowered the weight to {weight.percent:g} %: kubectl canary resume takes it up again",
+            )
+        # hold
+        case _ if (said := _said(seen, now)) is not None:
+            return said
+        case _ if attempt.paused:
+            return Wait("Paused", "no raise until kubectl canary resume")
+        case _ if target.stable_ready < attempt.stable_floor:
+            return Wait(
+                "StableTooSmall",
+                f"stable has {target.stable_ready} ready pods and had {attempt.stable_floor} when the rollout began: "
+                "it could not carry the traffic that would come back",
+                now + SOON,
+            )
+        case _ if verdict.mismatch:
+            return Wait("TrafficMismatch", verdict.mismatch, now + SOON)
+        # move on
+        case _ if seen.canary.wanted != wanted:
+            return Do(ApplyCanary(wanted), "ScalingCanary")
+        case _ if not _ready(seen, wanted):
+            return _wait_for_pods(seen, now)
+        case _ if weight.percent != status.weight or not weight.present:
+            return Do(SetWeight(status.weight), "StepStarted", f"{status.weight:g} %")
+        case _ if not weight.programmed:
+            return Wait("RouteNotProgrammed", "no gateway reports this weight yet", now + SOON)
+        case _ if attempt.baking_since is None:
+            arrived = StepSeen(attempt.step + 1, status.weight, now)
+            return Become(
+                status.with_attempt(baking_since=now + MARGIN, steps_seen=(*attempt.steps_seen[-99:], arrived)),
+                "Baking",
+                f"{status.weight:g} % of requests reach the canary",
+            )
+        case _ if seen.record.steps < len(attempt.steps_seen):
+            return Do(StoreRecord(), "Recording")
+        case _ if not attempt.promoted_by and now < attempt.baking_since + timedelta(seconds=step.bake):
+            return Wait("Baking", until=attempt.baking_since + timedelta(seconds=step.bake))
+        case _ if not attempt.promoted_by and not verdict.fresh:
+            return Wait("NoData", verdict.need, now + SOON)
+        case _ if not attempt.promoted_by and not verdict.enough:
+            return Wait("MinRequests", verdict.need, now + SOON)
+        case _ if (gate := _closed_gate(status, attempt)) is not None:
+            return Wait("AwaitingApproval", f"step {gate + 1} asks for an approval: kubectl canary approve")
+        case _ if attempt.is_last_step or attempt.promoted_by:
+            return Become(
+                _checkpointed(seen)
+                .but(phase=Phase.RELEASING)
+                .with_attempt(entered_at=now, releasing=True, baking_since=None),
+                "Releasing",
+                "every gate is passed: the workload rolls by its own strategy",
+            )
+    following = attempt.plan[attempt.step + 1]
+    return Become(
+        _checkpointed(seen)
+        .but(weight=following.weight)
+        .with_attempt(step=attempt.step + 1, baking_since=None, entered_at=now),
+        "StepStarted",
+        f"step {attempt.step + 1} passed",
+    )
+
+
+def _while_retreated(seen: Observed, now: datetime) -> Decision:
+    """Weight 0, a rest, and back; the bucket decides meanwhile whether the revision is bad."""
+    status, target, verdict = seen.status, seen.target, seen.verdict
+    if (out := _left_behind(seen, now)) is not None:
+        return out
+    assert target is not None
+    assert status.attempt is not None
+    attempt = status.attempt
+    wanted = _pods_for(attempt.here.weight, target.replicas)
+    match seen:
+        case _ if (off := _off_traffic(seen, now)) is not None:
+            return off
+        case _ if verdict.fail:
+            return Become(_convict(seen, now), verdict.judged.reason if verdict.judged else "AnalysisFailed")
+        case _ if len(attempt.retreats) - attempt.excused >= RETREATS and attempt.origin in UNVOUCHED:
+            message = f"retreated {len(attempt.retreats)} times, and the change is {attempt.origin}"
+            return Become(get_out(status, Outcome.ROLLED_BACK, message, now), "RetreatedTooOften", message)
+        case _ if (said := _said(seen, now)) is not None:
+            return said
+        case _ if len(attempt.retreats) - attempt.excused >= RETREATS:
+            return Wait("RetreatedTooOften", "a person decides: kubectl canary resume or abort")
+        case _ if attempt.paused:
+            return Wait("Paused", "no raise until kubectl canary resume")
+        case _ if attempt.resting_since and now < attempt.resting_since + REST:
+            return Wait("Resting", "off traffic after a retreat; it comes back", attempt.resting_since + REST)
+        case _ if seen.canary.wanted != wanted:
+            return Do(ApplyCanary(wanted), "ScalingCanary")
+        case _ if not _ready(seen, wanted):
+            return _wait_for_pods(seen, now)
+    return Become(
+        status.but(phase=Phase.PROGRESSING, weight=attempt.here.weight).with_attempt(
+            resting_since=None, baking_since=None, entered_at=now
+        ),
+        "Returned",
+        "the rest is over: the weight comes back and the step's bake starts again",
+    )
+
+
+def _while_releasing(seen: Observed, now: datetime) -> Decision:
+    """The target rolls to a vetted template by its own strategy; only hard rules judge it."""
+    status, target = seen.status, seen.target
+    assert status.attempt is not None
+    if target is None or target.deleting or (status.stable and target.uid != status.stable.uid):
+        return Become(get_out(status, Outcome.ABORTED, _target_missing(seen), now), "TargetMissing")
+    match target:
+        case Target(roll_stuck=why) if why:
+            return Become(get_out(status, Outcome.ROLLED_BACK, f"the roll got stuck: {why}", now), "RollStuck")
+        case _ if (said := _said(seen, now)) is not None:
+            return said
+        case _ if not seen.record.exists:
+            return Do(StoreRecord(), "Recording")
+        case _ if seen.pins.any_pin:
+            return Do(Unpin(), "Releasing")
+        case _ if target.paused or target.epoch != status.epoch:
+            return Do(Release(), "Releasing")
+        case Target(roll_complete=False):
+            return Wait("Releasing", "the workload rolls by its own strategy", now + SOON)
+    outcome = Outcome.PROMOTED if target.template_hash == status.attempt.template_hash else Outcome.SUPERSEDED
+    return Become(
+        status.but(phase=Phase.FINISHING, weight=0.0, fence=status.fence + 1).with_attempt(
+            outcome=outcome, outcome_message="every pod runs the new revision", entered_at=now, resting_since=None
+        ),
+        "Finishing",
+    )
+
+
+def _while_finishing(seen: Observed, now: datetime) -> Decision:
+    """The target is the new stable: weight to it, canary objects away, outcome sealed."""
+    status, target = seen.status, seen.target
+    assert status.attempt is not None
+    match seen:
+        case _ if (off := _off_traffic(seen, now)) is not None:
+            return off
+        case _ if (out := _taken_down(seen, now)) is not None:
+            return out
+    if target is None or not target.settled_hash:
+        return Wait("WaitingForStable", "one revision must have all pods, updated and available", now + SOON)
+    return Become(
+        status.but(phase=Phase.IDLE, stable=_stable(target), holding=False, rejected="", edits_held=False),
+        "Promoted",
+        _how_it_ended(status),
+    )
+
+
+def _while_rolling_back(seen: Observed, now: datetime) -> Decision:
+    """Weight 0 first, then everything else. Nothing stands before the route write."""
+    status, target, stable = seen.status, seen.target, seen.status.stable
+    assert status.attempt is not None
+    attempt = status.attempt
+    ours = target is not None and stable is not None and target.uid == stable.uid and not target.deleting
+    moved = attempt.releasing or attempt.unheld
+    match seen:
+        case _ if (off := _off_traffic(seen, now)) is not None:
+            return off
+        case _ if moved and ours and target and stable and target.template_hash == attempt.template_hash:
+            return Do(Restore(), "Restoring", "the workload gets stable's template back")
+        case _ if moved and ours and target and target.paused:
+            return Do(Release(), "Restoring")
+        case _ if moved and ours and target and not target.roll_complete:
+            return Wait("Restoring", "the workload rolls back by its own strategy", now + SOON)
+        case _ if (out := _taken_down(seen, now)) is not None:
+            return out
+    if attempt.outcome in ENDED_BADLY and ours:
+        return Become(
+            status.but(phase=Phase.ROLLED_BACK, rejected=attempt.template_hash, holding=bool(target and target.paused)),
+            "RolledBack",
+            _how_it_ended(status),
+        )
+    return Become(status.but(phase=Phase.IDLE), attempt.outcome or "Ended", _how_it_ended(status))
+
+
+# -- pieces the phases share --------------------------------------------------------------------------
+
+
+def _off_traffic(seen: Observed, now: datetime) -> Decision | None:
+    """Weight 0, stamped, in force, and remembered; None once that is so."""
+    status, weight = seen.status, seen.weight
+    assert status.attempt is not None
+    gone = weight.problem in {"RouteMissing", "RouteNotForService"}
+    match seen:
+        case _ if gone and status.attempt.resting_since is None:
+            pass
+        case _ if gone:
+            return None
+        case _ if weight.percent > 0 or (weight.present and weight.epoch != status.epoch):
+            return Do(SetWeight(0.0), "TrafficToStable")
+        case _ if status.attempt.resting_since is None and not weight.programmed:
+            return Wait("RouteNotProgrammed", "no gateway reports weight 0 yet", now + SOON)
+    if status.attempt.resting_since is not None:
+        return None
+    relief = status.attempt.seconds_to_relief
+    if relief is None and status.attempt.first_bad_at is not None:
+        relief = max((now - status.attempt.first_bad_at).total_seconds(), 0.0)
+    ended = status.attempt.outcome is not None
+    return Become(
+        status.with_attempt(resting_since=now, seconds_to_relief=relief, sealed_at=now if ended else None),
+        "TrafficOnStable",
+        "all traffic is on stable",
+    )
+
+
+def _taken_down(seen: Observed, now: datetime) -> Decision | None:
+    """Out of the route, canary deleted, pins off, record sealed; None once that is so."""
+    attempt = seen.status.attempt
+    assert attempt is not None
+    drained = (attempt.resting_since or now) + DRAIN
+    match seen:
+        case _ if now < drained:
+            return Wait("Draining", "requests under way are answered first", drained)
+        case _ if seen.weight.present:
+            return Do(LeaveRoute(), "CleaningUp")
+        case _ if seen.canary.exists and not seen.canary.deleting:
+            return Do(DeleteCanary(), "CleaningUp")
+        case _ if seen.pins.any_pin:
+            return Do(Unpin(), "CleaningUp")
+        case _ if not seen.record.outcome:
+            return Do(StoreRecord(), "Recording")
+    return None
+
+
+def _left_behind(seen: Observed, now: datetime) -> Decision | None:
+    """Whether the target is no longer the one this attempt is about; hard rules on its pods."""
+    status, target, stable = seen.status, seen.target, seen.status.stable
+    assert status.attempt is not None
+    attempt = status.attempt
+    if target is None or target.deleting or stable is None or target.uid != stable.uid:
+        return Become(get_out(status, Outcome.ABORTED, _target_missing(seen), now), "TargetMissing")
+    if target.template_hash == stable.template_hash:
+        message = "the template was set back to stable's"
+        return Become(get_out(status, Outcome.WITHDRAWN, message, now), "Withdrawn", message)
+    if target.template_hash != attempt.template_hash:
+        message = "another template came: it gets an attempt of its own"
+        return Become(get_out(status, Outcome.SUPERSEDED, message, now), "Superseded", message)
+    trouble = seen.canary.trouble
+    if trouble and attempt.entered_at and now >= attempt.entered_at + TROUBLE_GRACE:
+        message = f"canary pods: {trouble}: {seen.canary.trouble_message}"
+        return Become(get_out(status, Outcome.ROLLED_BACK, message, now), trouble, message)
+    return None
+
+
+def _lost_target(seen: Observed) -> Decision | None:
+    """At rest: the target is missing, or is another object under the same name."""
+    status, target, stable = seen.status, seen.target, seen.status.stable
+    if target is None or target.deleting:
+        return Wait("TargetMissing", _target_missing(seen))
+    if stable is None or target.uid != stable.uid:
+        return Become(
+            status.but(
+                phase=Phase.PENDING,
+                stable=None,
+                holding=False,
+                edits_held=False,
+                unjudged="the workload was deleted and made again",
+                unjudged_unless=stable.template_hash if stable else "",
+            ),
+            "TargetRecreated",
+            "another uid: its revision is not held",
+        )
+    return None
+
+
+def _begin(seen: Observed, target: Target, now: datetime) -> Become:
+    """A held edit is a candidate: a new attempt, from weight 0."""
+    assert seen.spec is not None
+    status = seen.status
+    claimed = target.origin if target.origin in {"human", "automation", "mixed", "unknown", "ai"} else ""
+    plan = tuple(
+        PlanStep(weight=step.weight, bake=step.bake.total_seconds(), approval=step.approval is not None)
+        for step in seen.spec.steps
+    )
+    attempt = Attempt(
+        id=now.strftime("%Y%m%d-%H%M%S"),
+        template_hash=target.template_hash,
+        started_at=now,
+        entered_at=now,
+        plan=plan,
+        plan_digest=_digest(seen.spec),
+        analysis=seen.spec.analysis.model_dump(mode="json", by_alias=True, exclude_none=True),
+        claimed_origin=claimed,
+        # Weak evidence may only tighten: an annotation can say `ai`, nothing else is believed of it.
+        origin="ai" if claimed == "ai" else "unknown",
+        trust="T1" if claimed else "T0",
+        images=target.images,
+        stable_floor=target.stable_ready,
+        unheld=not status.edits_held and target.settled_hash != (status.stable.hash if status.stable else ""),
+    )
+    return Become(
+        status.but(phase=Phase.PREPARING, attempt=attempt, holding=True, weight=0.0, fence=status.fence + 1),
+        "CandidateHeld",
+        f"attempt {attempt.id}: {', '.join(target.images)}",
+    )
+
+
+def _unjudged(target: Target, seen: Observed, why: str, now: datetime) -> Attempt:
+    """What to record of a revision that went out without a comparison."""
+    return Attempt(
+        id=now.strftime("%Y%m%d-%H%M%S"),
+        template_hash=target.settled_template_hash,
+        started_at=now,
+        sealed_at=now,
+        plan=(),
+        claimed_origin=target.origin[:20],
+        images=target.settled_images,
+        outcome=Outcome.UNJUDGED,
+        outcome_message=why,
+    )
+
+
+def _stable(target: Target) -> Stable:
+    return Stable(
+        uid=target.uid,
+        hash=target.settled_hash,
+        template_hash=target.settled_template_hash,
+        template=target.settled_template,
+        images=target.settled_images,
+    )
+
+
+def _retreat(seen: Observed, why: str, now: datetime) -> Status:
+    """Weight 0 for now, remembered in one write together with what the analysis knows."""
+    status = _checkpointed(seen)
+    assert status.attempt is not None
+    judged = seen.verdict.judged if why == "Tripped" else None
+    entry = judged or Judged(at=now, verdict="inconclusive", reason=why)
+    return status.but(phase=Phase.RETREATED, weight=0.0, fence=status.fence + 1).with_attempt(
+        retreats=(*status.attempt.retreats[-19:], entry),
+        first_bad_at=status.attempt.first_bad_at or seen.verdict.first_bad_at,
+        baking_since=None,
+        resting_since=None,
+        entered_at=now,
+    )
+
+
+def _convict(seen: Observed, now: datetime) -> Status:
+    """Roll back because of a verdict."""
+    status, judged = _checkpointed(seen), seen.verdict.judged
+    assert status.attempt is not None
+    if judged is not None:
+        status = status.with_attempt(verdicts=(*status.attempt.verdicts[-39:], judged))
+    assert status.attempt is not None
+    status = status.with_attempt(first_bad_at=status.attempt.first_bad_at or seen.verdict.first_bad_at)
+    return get_out(status, Outcome.ROLLED_BACK, judged.message if judged else "the analysis failed", now)
+
+
+def _checkpointed(seen: Observed) -> Status:
+    """The status with the analysis' sufficient statistics, where this turn has newer ones."""
+    verdict = seen.verdict
+    if not verdict.checkpoint:
+        return seen.status
+    return seen.status.with_attempt(
+        judge=verdict.checkpoint,
+        evaluated_through=verdict.evaluated_through,
+        canary_requests=verdict.canary_requests,
+        canary_errors=verdict.canary_errors,
+    )
+
+
+def _told(seen: Observed, decision: Decision, now: datetime) -> Decision:
+    """Every change of memory carries its reason, conditions and our term; a new reason to wait is told once."""
+    status = seen.status
+    match decision:
+        case Do():
+            return decision
+        case Wait(reason=reason, message=message) if (
+            reason == status.reason
+            and seen.generation == status.observed_generation
+            and (message == status.message or status.phase is not Phase.PENDING)
+        ):
+            return decision
+        case Wait(reason="Left"):
+            return decision
+        case Wait(reason=reason, message=message):
+            changed = status
+        case Become(status=changed, reason=reason, message=message):
+            pass
+    told = changed.but(
+        leader_epoch=max(changed.leader_epoch, seen.term),
+        observed_generation=seen.generation,
+        reason=reason[:63],
+        message=message[:1024],
+        **_shown(changed, reason),
+    )
+    return Become(told.but(conditions=render_conditions(told, now)), reason, message)
+
+
+def _shown(status: Status, reason: str) -> dict[str, str]:
+    """What the printer columns say."""
+    attempt = status.attempt
+    if attempt is None or not attempt.plan:
+        return {"step_shown": "", "verdict_shown": "", "origin_shown": "", "waiting_on": ""}
+    verdict = "fail" if attempt.outcome is Outcome.ROLLED_BACK else "pass" if attempt.outcome else "inconclusive"
+    people = {"AwaitingApproval": "approval", "Paused": "resume", "RetreatedTooOften": "person"}
+    return {
+        "step_shown": f"{min(attempt.step + 1, len(attempt.plan))}/{len(attempt.plan)}",
+        "verdict_shown": verdict,
+        "origin_shown": attempt.origin,
+        "waiting_on": people.get(reason, ""),
+    }
+
+
+def _said(seen: Observed, now: datetime, only: Verb | None = None) -> Become | None:
+    """Take the oldest Decision not yet answered; with `only`, the oldest of that verb."""
+    waiting: list[DecisionSeen] = [said for said in seen.decisions if only is None or said.verb is only]
+    if not waiting:
+        return None
+    said = waiting[0]
+    changed = answer(seen.status, said, now)
+    taken = changed.decisions[-1].taken if changed.decisions else False
+    if not taken:
+        # An answer without effect must not hide why the rollout waits.
+        return Become(changed, seen.status.reason or "Answered", seen.status.message)
+    reason = {Verb.ABORT: "Aborted", Verb.REJECT: "Rejected", Verb.PAUSE: "Paused"}.get(said.verb, f"{said.verb}Taken")
+    return Become(changed, reason, f"{said.by}: {said.reason}")
+
+
+def _problem(problems: tuple[str, ...]) -> Wait | None:
+    """The first problem; its first word is the reason."""
+    if not problems:
+        return None
+    reason, _, message = problems[0].partition(" ")
+    return Wait(reason.rstrip(":"), message)
+
+
+def _wait_for_pods(seen: Observed, now: datetime) -> Decision:
+    """Pods get until the progress deadline; then the rule rolls back, without metrics."""
+    status, canary = seen.status, seen.canary
+    assert status.attempt is not None
+    assert seen.spec is not None
+    deadline = (status.attempt.entered_at or now) + seen.spec.progress_deadline
+    if now >= deadline:
+        message = f"{canary.ready} of {canary.wanted} canary pods ready after {seen.spec.progress_deadline}"
+        return Become(get_out(status, Outcome.ROLLED_BACK, message, now), "ProgressDeadline", message)
+    message = f"{canary.ready} of {canary.wanted} canary pods ready" + (f": {canary.trouble}" if canary.trouble else "")
+    return Wait("CanaryNotReady", message, min(deadline, now + SOON))
+
+
+def _ready(seen: Observed, wanted: int) -> bool:
+    return seen.canary.ready >= wanted and seen.canary.endpoints >= wanted
+
+
+def _pods_for(weight: float, replicas: int) -> int:
+    """Canary pods that carry `weight` percent of what `replicas` pods carry: rounded up, at least one."""
+    return max(math.ceil(replicas * weight / 100 - 1e-9), 1)
+
+
+def _no_data_for(seen: Observed, now: datetime) -> float:
+    """Seconds without data beyond the timeout while the canary had traffic; 0 before that."""
+    since, attempt = seen.verdict.no_data_since, seen.status.attempt
+    if since is None or seen.spec is None or attempt is None or attempt.baking_since is None:
+        return 0.0
+    waited = (now - max(since, attempt.baking_since)).total_seconds()
+    return waited if waited > seen.spec.analysis.no_data_timeout.total_seconds() else 0.0
+
+
+def _closed_gate(status: Status, attempt: Attempt) -> int | None:
+    """The first step, from 0, whose approval is asked for now and not given."""
+    last = len(attempt.plan) if attempt.promoted_by else attempt.step + 1
+    for number in range(attempt.step, last):
+        if attempt.plan[number].approval and not approved(status, number):
+            return number
+    return None
+
+
+def _drifts(attempt: Attempt, now: datetime) -> int:
+    return sum(1 for at in attempt.drifts if at > now - DRIFT_WINDOW)
+
+
+def _digest(spec: CanarySpec) -> str:
+    body = spec.model_dump(mode="json", by_alias=True, include={"steps", "analysis", "traffic"})
+    return "sha256:" + hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+def _how_it_ended(status: Status) -> str:
+    attempt = status.attempt
+    if attempt is None:
+        return ""
+    return f"attempt {attempt.id}: {attempt.outcome or 'unfinished'}: {attempt.outcome_message}"
+
+
+def _target_missing(seen: Observed) -> str:
+    name = seen.spec.target_ref.name if seen.spec else ""
+    return f"spec.targetRef: Deployment {name} does not exist in this namespace: create it or correct the name"
+
+
+def _route_reverted(seen: Observed) -> str:
+    name = seen.spec.traffic.http_route.name if seen.spec else ""
+    return (
+        f"somebody put HTTPRoute {name} back without the canary backend: tell that tool to ignore "
+        "spec.rules[].backendRefs while a rollout runs"
+    )
