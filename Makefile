@@ -6,7 +6,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-UV_VERSION := 0.11.32
+UV_VERSION := 0.13.9
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 READY := $(VENV)/.ready
@@ -69,7 +69,8 @@ bench: $(READY) ## measure, print a table and write build/bench.json
 
 manifests: $(READY) ## write manifests/crd from the models, and the chart's copies of what manifests/ holds
 	@$(PYTHON) -m controller.model.crd manifests/crd
-	@$(PYTHON) -m tests.manifests
+	@rm -rf charts/serin/files && mkdir -p charts/serin/files
+	@cp -r manifests/crd manifests/admission manifests/rbac charts/serin/files/
 
 lock: $(READY) ## resolve pyproject.toml anew into requirements.lock
 	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(VENV)/bin/uv pip compile --quiet --universal --generate-hashes --group dev pyproject.toml -o requirements.lock

@@ -1,0 +1,78 @@
+{{/* Names are fixed: the admission policies and the lease are the cluster's, so there is one Serin in it. */}}
+
+{{- define "serin.image" -}}
+{{- if .Values.image.digest -}}
+{{ .Values.image.repository }}@{{ .Values.image.digest }}
+{{- else -}}
+{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- end -}}
+{{- end -}}
+
+{{- define "serin.selector" -}}
+app.kubernetes.io/name: serin
+app.kubernetes.io/component: controller
+{{- end -}}
+
+{{- define "serin.labels" -}}
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+app.kubernetes.io/name: serin
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- end -}}
+
+{{/*
+The objects of one file under files/, which is a copy of manifests/: the same text, but in the release's namespace
+(the service account's user name included) and with the chart's labels.
+Takes: root (the chart's context), path, annotations (put on each object).
+*/}}
+{{- define "serin.objects" -}}
+{{- $root := .root -}}
+{{- $annotations := .annotations | default dict -}}
+{{- $text := $root.Files.Get .path | replace "serin-system" $root.Release.Namespace -}}
+{{- range regexSplit "(?m)^---\\s*$" $text -1 }}
+{{- $object := fromYaml . }}
+{{- if $object.kind }}
+{{- $labels := merge (include "serin.labels" $root | fromYaml) ($object.metadata.labels | default dict) }}
+{{- $_ := set $object.metadata "labels" $labels }}
+{{- if $annotations }}
+{{- $_ := set $object.metadata "annotations" (merge (deepCopy $annotations) ($object.metadata.annotations | default dict)) }}
+{{- end }}
+{{- if and (eq $object.metadata.name "serin-hold") (hasSuffix "AdmissionPolicy" $object.kind) }}
+{{- $_ := set $object.spec "failurePolicy" $root.Values.hold.failurePolicy }}
+{{- with $root.Values.hold.namespaceSelector }}
+{{- $_ := set $object.spec.matchConstraints "namespaceSelector" . }}
+{{- end }}
+{{- end }}
+---
+{{ toYaml $object }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* The pod of the controller and of its errands: restricted, and told who and where it is. */}}
+{{- define "serin.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 65532
+runAsGroup: 65532
+seccompProfile:
+  type: RuntimeDefault
+{{- end -}}
+
+{{- define "serin.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities:
+  drop: [ALL]
+{{- end -}}
+
+{{- define "serin.environment" -}}
+- name: POD_NAME
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.name
+- name: POD_NAMESPACE
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.namespace
+{{- end -}}
