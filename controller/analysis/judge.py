@@ -223,11 +223,11 @@ def _decide(
     if log_e >= SUSPICION * settings.threshold or alarm >= SUSPICION * settings.trip:
         return Verdict.INCONCLUSIVE, "Suspicious", f"{missing:.1f} nats more convict, innocent requests clear"
     for one in known.values():
+        needs, has = settings.min_requests, one.step.canary.requests
+        if has < needs:
+            return Verdict.INCONCLUSIVE, "TooFewRequests", f"needs {needs:.0f} canary requests here, has {has:.0f}"
         if one.step.baseline.requests <= 0:
             return Verdict.INCONCLUSIVE, "NoBaselineTraffic", "requests to the baseline"
-        if one.step.canary.requests < settings.min_requests:
-            needs, has = settings.min_requests, one.step.canary.requests
-            return Verdict.INCONCLUSIVE, "TooFewRequests", f"needs {needs:.0f} canary requests here, has {has:.0f}"
     return Verdict.PASS, "NoEvidenceAgainst", f"{missing:.1f} nats of evidence against it"
 
 

@@ -1,0 +1,191 @@
+"""What the judge says, and when it may not say anything."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+
+from controller.analysis.increments import Arms, Counts, Interval
+from controller.analysis.judge import (
+    Finding,
+    JudgeState,
+    MetricSettings,
+    Settings,
+    Verdict,
+    dump_state,
+    judge,
+    load_state,
+    look,
+    returned,
+    step_began,
+)
+
+SETTINGS = Settings()
+GOOD = Arms(Counts(50, 0), Counts(950, 1))
+BAD = Arms(Counts(50, 25), Counts(950, 1))
+TWO = Settings(metrics={"errors": MetricSettings(), "latency": MetricSettings(kind="latency", margin=0.01)})
+
+
+def played(*arms: Arms, settings: Settings = SETTINGS, state: JudgeState | None = None) -> tuple[JudgeState, Finding]:
+    """The judge after these intervals of five seconds each, pods long warm."""
+    state = state or JudgeState()
+    finding = look(state, settings, now=0.0)
+    for one in arms:
+        start = max(state.through, 0.0)
+        interval = Interval(start, start + 5.0, dict.fromkeys(settings.metrics, one), 1, 20, age=600.0)
+        state, finding = judge(state, interval, settings)
+    return state, finding
+
+
+def test_a_healthy_canary_passes_once_its_floor_is_met() -> None:
+    _, early = played(GOOD)
+    _, later = played(GOOD, GOOD)
+
+    assert (early.verdict, early.reason) == (Verdict.INCONCLUSIVE, "TooFewRequests")
+    assert early.would_change == "needs 100 canary requests here, has 50"
+    assert (later.verdict, later.tripped) == (Verdict.PASS, False)
+
+
+def test_half_of_the_requests_failing_trips_at_the_first_scrape() -> None:
+    _, finding = played(GOOD, GOOD, BAD)
+
+    assert finding.tripped
+    assert finding.reason == "ErrorsTripped"
+    assert finding.verdict is Verdict.INCONCLUSIVE
+
+
+def test_a_trip_is_told_once_and_counted() -> None:
+    tripped, _ = played(BAD)
+
+    assert tripped.trips == 1
+    assert not look(tripped, SETTINGS, now=5.0).tripped
+
+
+def test_the_evidence_outlives_the_rest_but_the_alarm_does_not() -> None:
+    tripped, _ = played(BAD, BAD)
+    back = returned(tripped)
+
+    assert look(back, SETTINGS, now=10.0).evidence == look(tripped, SETTINGS, now=10.0).evidence > 0
+    assert look(back, SETTINGS, now=10.0).alarm == pytest.approx(0.0)
+    assert look(back, SETTINGS, now=10.0).canary == Counts()
+
+
+def test_a_fault_that_stays_is_convicted_and_named_with_its_numbers() -> None:
+    _, finding = played(*[BAD] * 12)
+
+    assert (finding.verdict, finding.reason, finding.metric) == (Verdict.FAIL, "ErrorsRegressed", "errors")
+    assert finding.effect == pytest.approx(0.5 - 1 / 950)
+    assert finding.evidence >= finding.threshold
+
+
+def test_a_suspicion_at_the_end_of_a_step_is_no_pass() -> None:
+    state, _ = played(*[GOOD] * 10)
+
+    _, finding = played(Arms(Counts(50, 3), Counts(950, 1)), state=state)
+
+    assert (finding.verdict, finding.reason) == (Verdict.INCONCLUSIVE, "Suspicious")
+
+
+def test_innocent_requests_clear_a_suspicion() -> None:
+    state, _ = played(*[GOOD] * 10, Arms(Counts(50, 3), Counts(950, 1)))
+
+    _, finding = played(*[GOOD] * 40, state=state)
+
+    assert finding.verdict is Verdict.PASS
+
+
+def test_old_data_is_never_a_pass_and_never_a_fail() -> None:
+    state, finding = played(*[GOOD] * 10)
+
+    assert finding.verdict is Verdict.PASS
+    assert look(state, SETTINGS, now=state.through + 15.0).verdict is Verdict.PASS
+    stale = look(state, SETTINGS, now=state.through + 16.0, no_data="MetricsUnavailable")
+    assert (stale.verdict, stale.reason) == (Verdict.INCONCLUSIVE, "MetricsUnavailable")
+
+
+def test_one_metric_without_data_holds_all() -> None:
+    state, _ = played(*[GOOD] * 10)
+
+    finding = look(state, TWO, now=state.through)
+
+    assert (finding.verdict, finding.reason) == (Verdict.INCONCLUSIVE, "NoData")
+    assert "latency" in finding.would_change
+
+
+def test_an_interval_that_was_judged_before_changes_nothing() -> None:
+    state, _ = played(GOOD, GOOD, GOOD)
+
+    again, _ = judge(state, Interval(5.0, 10.0, {"errors": BAD}, 1, 20), SETTINGS)
+
+    assert again == state
+
+
+def test_a_resting_canary_neither_gains_nor_loses_by_its_baseline() -> None:
+    state, before = played(*[GOOD] * 10)
+
+    _, after = played(*[Arms(Counts(0, 0), Counts(950, 40))] * 5, state=state)
+
+    assert after.alarm == before.alarm
+
+
+def test_numbers_that_cannot_be_counts_are_no_data() -> None:
+    state, _ = played(*[GOOD] * 3)
+    nonsense = Arms(Counts(float("nan"), 0), Counts(950, -1))
+
+    after, _ = judge(state, Interval(15.0, 20.0, {"errors": nonsense}), SETTINGS)
+
+    assert after.metrics["errors"].through == state.metrics["errors"].through
+
+
+def test_without_baseline_traffic_nothing_passes() -> None:
+    _, finding = played(*[Arms(Counts(200, 0), Counts(0, 0))] * 5)
+
+    assert (finding.verdict, finding.reason) == (Verdict.INCONCLUSIVE, "NoBaselineTraffic")
+
+
+def test_of_several_metrics_the_one_that_convicts_is_named() -> None:
+    state = JudgeState()
+    for tick in range(40):
+        both = {"errors": GOOD, "latency": Arms(Counts(200, 60), Counts(3800, 20))}
+        state, finding = judge(state, Interval(tick * 5.0, tick * 5.0 + 5, both, 1, 20, age=600.0), TWO)
+
+    assert (finding.verdict, finding.metric, finding.reason) == (Verdict.FAIL, "latency", "LatencyRegressed")
+
+
+def test_more_metrics_ask_more_of_each() -> None:
+    alone, _ = played(*[Arms(Counts(50, 1), Counts(950, 1))] * 20)
+    assert TWO.trip > SETTINGS.trip
+    assert look(alone, TWO, now=100.0).evidence < look(alone, SETTINGS, now=100.0).evidence
+
+
+def test_a_new_step_counts_its_floor_anew_and_keeps_the_evidence() -> None:
+    state, before = played(*[GOOD] * 10)
+    after = look(step_began(state), SETTINGS, now=state.through)
+
+    assert after.reason == "TooFewRequests"
+    assert after.evidence == before.evidence
+
+
+def test_the_state_survives_json_and_goes_on_the_same() -> None:
+    state, _ = played(*[GOOD] * 30, settings=TWO)
+    text = json.dumps(dump_state(state))
+    back = load_state(json.loads(text))
+
+    _, here = played(BAD, GOOD, state=state, settings=TWO)
+    _, there = played(BAD, GOOD, state=back, settings=TWO)
+
+    assert len(text) < 4096
+    assert there.evidence == pytest.approx(here.evidence, abs=1e-4)
+    assert (there.verdict, there.reason, there.canary) == (here.verdict, here.reason, here.canary)
+    assert load_state({}) == JudgeState()
+
+
+def test_one_scrape_costs_less_than_a_hundred_microseconds() -> None:
+    def once() -> float:
+        began = time.perf_counter()
+        played(*[GOOD] * 200)
+        return (time.perf_counter() - began) / 200
+
+    assert min(once() for _ in range(8)) < 100e-6 * 2  # twice the target: other tests share the machine
