@@ -100,6 +100,22 @@ class Pods:
         return np.minimum(ratio, 1.0)
 
 
+SERVICES = 16
+
+
+def learned_noise(noise: Noise, *, rps: float, base: float, dt: float, rng: np.random.Generator) -> Floats:
+    """What `pod_noise` finds in two hours before the rollout, for a few services. Shape (SERVICES,)."""
+    pods = Pods(SERVICES, replace(noise, incident=1.0, cold=1.0), dt, base, rng)
+    blocks = [np.zeros((2, SERVICES, BASELINE_PODS)) for _ in range(24)]
+    old = np.full((SERVICES, BASELINE_PODS + CANARY_PODS), np.inf)
+    for tick in range(int(7200 / dt)):
+        requests = rng.poisson(rps * dt / BASELINE_PODS, (SERVICES, BASELINE_PODS))
+        errors = rng.binomial(requests, pods.ratios(tick * dt, old)[:, :BASELINE_PODS])
+        blocks[int(tick * dt / 300)] += np.stack([requests, errors])
+    seen = np.array(blocks)
+    return np.array([evidence.pod_noise(seen[:, 0, i], seen[:, 1, i]) for i in range(SERVICES)])
+
+
 @dataclass(frozen=True)
 class Outcome:
     """How each rollout went. Shape (rollouts,); seconds since the start, nan where it never happened."""
@@ -143,6 +159,7 @@ def run(
     bets = one.bets
     seen = evidence.begin(bets, rollouts)
     pods = Pods(rollouts, noise, dt, base, rng)
+    learned = learned_noise(noise, rps=rps, base=base, dt=5.0, rng=rng)[np.arange(rollouts) % SERVICES]
     weights = np.array([w / 100 for w, _ in STEPS])
     counts = np.array([n for _, n in STEPS])
 
@@ -186,7 +203,7 @@ def run(
             warm=_column(age.min(axis=1) >= one.warm_after),
             canary_pods=_column(counts[step]),
             baseline_pods=BASELINE_PODS,
-            noise=evidence.FALLBACK_NOISE,
+            noise=_column(learned),
             refill=settings.refill,
             horizon=settings.horizon,
         )
