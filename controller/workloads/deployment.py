@@ -1,0 +1,329 @@
+"""`ports.Workload` for Deployments: fetch here, parse and render in the pure modules beside this one.
+
+The one thing to know: the user's Deployment stays the stable one. A held edit is `spec.paused` on it, a canary is
+a Deployment of its own, a rollback leaves the target's pods alone. Every write is a JSON patch that tests the
+version it was decided on, so a late one of a stalled leader fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any
+
+from controller.errors import Conflict, NeedsUser, NotFound
+from controller.kube.resources import DEPLOYMENTS, ENDPOINTSLICES, PODS, REPLICASETS, SERVICES, Resource
+from controller.kube.transport import Api
+from controller.model.spec import CanarySpec
+from controller.model.world import CanaryPods, Pins, Target
+from controller.ports import Ref
+from controller.workloads.parse import (
+    CANARY_LABEL,
+    HASH_LABEL,
+    Object,
+    attempt_of,
+    is_owned_by,
+    labels_of,
+    parse_canary,
+    parse_target,
+    plain_template,
+    render_selector,
+    template_hash,
+)
+from controller.workloads.render import (
+    EPOCH,
+    Op,
+    annotations_of,
+    canary_deployment,
+    canary_selector,
+    canary_service,
+    check_epoch,
+    forget_ops,
+    pause_ops,
+    pin_ops,
+    probe_ops,
+    release_ops,
+    restore_ops,
+    scale_ops,
+    unpin_ops,
+)
+from controller.workloads.services import (
+    Selecting,
+    find_problems,
+    find_strangers,
+    foreign_endpoints,
+    parse_pins,
+    parse_services,
+)
+
+Found = dict[str, Any]
+
+_SERVICE_OF_SLICE = "kubernetes.io/service-name"
+_FORGET_TRIES = 3
+
+
+class DeploymentWorkload:
+    """Holds, tries and releases the revisions of one Deployment. `now` is the clock that pod ages are told by."""
+
+    def __init__(self, api: Api, *, now: Callable[[], datetime]) -> None:
+        self._api = api
+        self._now = now
+
+    # Reading
+
+    async def read_target(self, ref: Ref, spec: CanarySpec, stable_hash: str, candidate: str) -> Target | None:
+        """The Deployment now, from a live read; None when it does not exist."""
+        deployment = await self._find(DEPLOYMENTS, ref, spec.target_ref.name)
+        if deployment is None:
+            return None
+        replicasets = await self._replicasets(ref, deployment)
+        return parse_target(deployment, replicasets, spec, stable_hash=stable_hash, candidate=candidate)
+
+    async def read_canary(self, ref: Ref, spec: CanarySpec) -> CanaryPods:
+        """The canary Deployment, its pods and the endpoints of its Service."""
+        deployment = await self._find(DEPLOYMENTS, ref, ref.canary_name)
+        if deployment is None or not is_owned_by(deployment, ref.uid):
+            return CanaryPods()
+        pods, slices = await asyncio.gather(self._canary_pods(ref, deployment), self._slices(ref, [ref.canary_name]))
+        return parse_canary(deployment, pods, slices, owner=ref.uid, now=self._now())
+
+    async def read_pins(self, ref: Ref, spec: CanarySpec, target: Target, stable_hash: str) -> Pins:
+        """Whether every Service that selects the target's pods selects stable's only, and what keeps it from that."""
+        stable_labels = labels_of(target.settled_template or target.template)
+        services = await self._services(ref, spec, [stable_labels, labels_of(target.template)])
+        problems = await self._service_problems(ref, spec, services, stable_labels, stable_hash)
+        foreign: list[str] = []
+        if stable_hash and services and all(service.is_pinned(stable_hash) for service in services):
+            foreign = await self._foreign_endpoints(ref, spec, services, stable_hash)
+        return parse_pins(services, stable_hash, problems, foreign)
+
+    async def prove_hold(self, ref: Ref, spec: CanarySpec, target: Target) -> bool:
+        """Whether a dry-run edit that asks not to be paused comes back paused."""
+        ops = probe_ops(target.template)
+        name = spec.target_ref.name
+        reply = await self._api.json_patch(DEPLOYMENTS, ref.namespace, name, ops, dry_run=True)
+        return bool(reply["spec"].get("paused")) and reply["metadata"]["uid"] == target.uid
+
+    # The Services
+
+    async def pin(self, ref: Ref, spec: CanarySpec, stable_hash: str) -> None:
+        """Pin every Service that selects the target's pods. Raises `NeedsUser` where one cannot be."""
+        deployment = await self._get_target(ref, spec)
+        replicasets = await self._replicasets(ref, deployment)
+        stable = [found for found in replicasets if labels_of(found).get(HASH_LABEL) == stable_hash]
+        if not stable:
+            raise Conflict(f"Deployment {spec.target_ref.name} has no ReplicaSet {stable_hash} to pin Services to")
+        stable_labels = labels_of(plain_template(stable[0]["spec"]["template"]))
+        services = await self._services(ref, spec, [stable_labels, labels_of(deployment["spec"]["template"])])
+        problems = await self._service_problems(ref, spec, services, stable_labels, stable_hash)
+        if problems:
+            raise NeedsUser(problems[0].partition(" ")[0], "; ".join(problems))
+        for service in services:
+            ops = [] if service.is_pinned(stable_hash) else pin_ops(service, ref.name, stable_hash)
+            await self._patch_users(SERVICES, ref, service.body, ops)
+
+    async def unpin(self, ref: Ref, spec: CanarySpec) -> None:
+        """Take our pins off; a Service somebody else pinned stays as it is."""
+        for service in await self._services(ref, spec, []):
+            if service.ours:
+                await self._patch_users(SERVICES, ref, service.body, unpin_ops(service))
+
+    # The canary
+
+    async def apply_canary(
+        self, ref: Ref, spec: CanarySpec, target: Target, *, attempt: str, replicas: int, epoch: str
+    ) -> None:
+        """Create or scale the canary of this attempt. One of an older attempt is deleted first; the next call creates.
+
+        Raises `NeedsUser("NameTaken")` where an object of that name is not ours.
+        """
+        user = await self._get_target(ref, spec, target)
+        if template_hash(user["spec"]["template"]) != target.template_hash:
+            raise Conflict(f"Deployment {spec.target_ref.name} was edited since it was read")
+        existing = await self._find_ours(DEPLOYMENTS, ref)
+        if existing is not None:
+            check_epoch(existing, epoch)
+            if "deletionTimestamp" in existing["metadata"]:
+                return
+            if attempt_of(existing) != attempt:
+                await self._delete(DEPLOYMENTS, ref, existing)
+                return
+        await self._apply_service(ref, spec, user, attempt)
+        if existing is None:
+            body = canary_deployment(ref, spec, user, target.template, attempt=attempt, replicas=replicas, epoch=epoch)
+            await self._api.create(DEPLOYMENTS, ref.namespace, body)
+        elif ops := scale_ops(existing, replicas, epoch):
+            await self._api.json_patch(DEPLOYMENTS, ref.namespace, ref.canary_name, ops)
+
+    async def delete_canary(self, ref: Ref, spec: CanarySpec) -> None:
+        """Delete what is ours under the canary's name; its pods go in the background, each with its grace period."""
+        for resource in (SERVICES, DEPLOYMENTS):
+            body = await self._find(resource, ref, ref.canary_name)
+            if body is not None and is_owned_by(body, ref.uid):
+                await self._delete(resource, ref, body)
+
+    async def replace_pods(self, ref: Ref, spec: CanarySpec) -> None:
+        """Delete the canary's pods, which ends long connections too; its ReplicaSet starts fresh ones."""
+        deployment = await self._find_ours(DEPLOYMENTS, ref)
+        if deployment is None:
+            return
+        for pod in await self._canary_pods(ref, deployment):
+            if "deletionTimestamp" not in pod["metadata"]:
+                await self._delete(PODS, ref, pod)
+
+    # The target
+
+    async def pause(self, ref: Ref, spec: CanarySpec, target: Target, *, epoch: str) -> None:
+        """Stop a roll that was not held."""
+        deployment = await self._get_target(ref, spec, target)
+        check_epoch(deployment, epoch)
+        is_done = deployment["spec"].get("paused") and annotations_of(deployment).get(EPOCH) == epoch
+        await self._patch_users(DEPLOYMENTS, ref, deployment, [] if is_done else pause_ops(deployment, epoch))
+
+    async def release(self, ref: Ref, spec: CanarySpec, target: Target, *, epoch: str) -> None:
+        """Unpause, and leave nothing of ours on it."""
+        deployment = await self._get_target(ref, spec, target)
+        check_epoch(deployment, epoch)
+        is_done = not deployment["spec"].get("paused") and EPOCH not in annotations_of(deployment)
+        await self._patch_users(DEPLOYMENTS, ref, deployment, [] if is_done else release_ops(deployment))
+
+    async def restore(
+        self, ref: Ref, spec: CanarySpec, target: Target, template: dict[str, Any], *, epoch: str, paused: bool
+    ) -> None:
+        """Give it stable's template back in one patch with `paused`, so that nothing rolls in between."""
+        deployment = await self._get_target(ref, spec, target)
+        check_epoch(deployment, epoch)
+        ops = restore_ops(deployment, template, epoch=epoch, paused=paused)
+        is_there = template_hash(deployment["spec"]["template"]) == template_hash(template)
+        is_stamped = annotations_of(deployment).get(EPOCH, "") == (epoch if paused else "")
+        if is_there and is_stamped and bool(deployment["spec"].get("paused")) == paused:
+            ops = []
+        await self._patch_users(DEPLOYMENTS, ref, deployment, ops)
+
+    async def delete_replicaset(self, ref: Ref, name: str) -> None:
+        """Remove a ReplicaSet that wants and has no pods. Raises `Conflict` when it has some by now."""
+        replicaset = await self._find(REPLICASETS, ref, name)
+        if replicaset is None:
+            return
+        if replicaset["spec"].get("replicas") or (replicaset.get("status") or {}).get("replicas"):
+            raise Conflict(f"ReplicaSet {name} has pods by now")
+        await self._delete(REPLICASETS, ref, replicaset, same_version=True)
+
+    # Requests
+
+    async def _find(self, resource: Resource, ref: Ref, name: str) -> Found | None:
+        try:
+            return await self._api.get(resource, ref.namespace, name)
+        except NotFound:
+            return None
+
+    async def _find_ours(self, resource: Resource, ref: Ref) -> Found | None:
+        """The object under the canary's name. Raises `NeedsUser` when it is somebody else's."""
+        body = await self._find(resource, ref, ref.canary_name)
+        if body is not None and not is_owned_by(body, ref.uid):
+            raise NeedsUser(
+                "NameTaken",
+                f"metadata.name: {resource.kind} {ref.canary_name} exists in {ref.namespace} and is not of this Canary: "
+                "delete or rename it, or give the Canary another name",
+            )
+        return body
+
+    async def _get_target(self, ref: Ref, spec: CanarySpec, target: Target | None = None) -> Found:
+        """A live read before a write. Raises `Conflict` when the object is not the one that was decided on."""
+        try:
+            deployment = await self._api.get(DEPLOYMENTS, ref.namespace, spec.target_ref.name)
+        except NotFound as error:
+            raise Conflict(f"Deployment {spec.target_ref.name} is gone") from error
+        if target is not None and deployment["metadata"]["uid"] != target.uid:
+            raise Conflict(f"Deployment {spec.target_ref.name} was deleted and made again")
+        return deployment
+
+    async def _replicasets(self, ref: Ref, deployment: Object) -> list[Found]:
+        selector = render_selector(deployment["spec"]["selector"])
+        found = await self._api.list(REPLICASETS, ref.namespace, label_selector=selector)
+        return [each for each in found.items if is_owned_by(each, deployment["metadata"]["uid"])]
+
+    async def _canary_pods(self, ref: Ref, canary: Object) -> Sequence[Found]:
+        selector = render_selector(canary["spec"]["selector"])
+        return (await self._api.list(PODS, ref.namespace, label_selector=selector)).items
+
+    async def _slices(self, ref: Ref, services: Sequence[str]) -> Sequence[Found]:
+        selector = f"{_SERVICE_OF_SLICE} in ({','.join(services)})"
+        return (await self._api.list(ENDPOINTSLICES, ref.namespace, label_selector=selector)).items
+
+    async def _services(self, ref: Ref, spec: CanarySpec, labels: Sequence[dict[str, str]]) -> list[Selecting]:
+        listed = await self._api.list(SERVICES, ref.namespace)
+        return parse_services(listed.items, spec, ref.name, ref.canary_name, labels)
+
+    async def _service_problems(
+        self, ref: Ref, spec: CanarySpec, services: Sequence[Selecting], stable_labels: dict[str, str], stable_hash: str
+    ) -> tuple[str, ...]:
+        """Pods are asked for only where a pin is still to come: after it, strangers are out of reach."""
+        strangers = {}
+        for service in services:
+            if service.bare and not service.is_pinned(stable_hash):
+                selector = render_selector({"matchLabels": service.bare})
+                # From the API server's cache: this is asked on every turn, and nothing is written on its answer alone.
+                pods = await self._api.list(PODS, ref.namespace, label_selector=selector, resource_version="0")
+                strangers[service.name] = find_strangers(pods.items, spec.target_ref.name)
+        return find_problems(services, spec, stable_labels, strangers)
+
+    async def _foreign_endpoints(
+        self, ref: Ref, spec: CanarySpec, services: Sequence[Selecting], stable_hash: str
+    ) -> list[str]:
+        name = spec.target_ref.name
+        slices = await self._slices(ref, [service.name for service in services])
+        if not foreign_endpoints(slices, name, stable_hash, set()):
+            return []
+        pods = await self._api.list(PODS, ref.namespace, label_selector=f"{HASH_LABEL}={stable_hash}")
+        return foreign_endpoints(slices, name, stable_hash, {pod["metadata"]["name"] for pod in pods.items})
+
+    async def _apply_service(self, ref: Ref, spec: CanarySpec, user: Object, attempt: str) -> None:
+        existing = await self._find_ours(SERVICES, ref)
+        if existing is None:
+            stable = await self._find(SERVICES, ref, spec.traffic.service.name)
+            if stable is None:
+                raise NeedsUser(
+                    "ServiceMissing",
+                    f"spec.traffic.service.name: there is no Service {spec.traffic.service.name} in {ref.namespace}",
+                )
+            await self._api.create(SERVICES, ref.namespace, canary_service(ref, user, stable, attempt=attempt))
+        elif existing["spec"]["selector"].get(CANARY_LABEL) != attempt:
+            ops: list[Op] = [
+                {"op": "test", "path": "/spec/selector", "value": existing["spec"]["selector"]},
+                {"op": "add", "path": "/spec/selector", "value": canary_selector(user, attempt)},
+            ]
+            await self._api.json_patch(SERVICES, ref.namespace, ref.canary_name, ops)
+
+    async def _patch_users(self, resource: Resource, ref: Ref, body: Found, ops: list[Op]) -> None:
+        """Patch a user's object, then take our entry out of its managedFields.
+
+        With no `ops` only the second: it may be what a crash left undone.
+        """
+        name, manager = body["metadata"]["name"], self._api.field_manager
+        if ops:
+            body = await self._api.json_patch(resource, ref.namespace, name, ops, lane="urgent")
+        for _ in range(_FORGET_TRIES):
+            forget = forget_ops(body, manager)
+            if not forget:
+                return
+            try:
+                body = await self._api.json_patch(resource, ref.namespace, name, forget, lane="urgent")
+            except Conflict:
+                # Somebody wrote in between and the entries moved: look where ours is now.
+                body = await self._api.get(resource, ref.namespace, name)
+
+    async def _delete(self, resource: Resource, ref: Ref, body: Object, *, same_version: bool = False) -> None:
+        metadata = body["metadata"]
+        try:
+            await self._api.delete(
+                resource,
+                ref.namespace,
+                metadata["name"],
+                uid=metadata["uid"],
+                resource_version=metadata["resourceVersion"] if same_version else None,
+                propagation="Background",
+            )
+        except NotFound:
+            return

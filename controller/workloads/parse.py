@@ -1,0 +1,292 @@
+"""Deployments, ReplicaSets and pods as the API server returns them, read as what the loop understands. Pure.
+
+The one thing to know: revisions are told apart by `template_hash`, which is ours, because `pod-template-hash`
+exists only once a ReplicaSet does, and a held candidate has none yet.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from controller.model.spec import CanarySpec
+from controller.model.world import CanaryPods, Target
+
+Object = Mapping[str, Any]
+
+CANARY_LABEL = "serin.dev/canary"
+"""Value: the attempt. Keeps the canary's ReplicaSet and pods from being adopted by the user's Deployment."""
+EPOCH = "serin.dev/epoch"
+ORIGIN = "serin.dev/origin"
+HASH_LABEL = "pod-template-hash"
+
+_IMAGE_TROUBLES = frozenset({"ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull"})
+_TROUBLES = _IMAGE_TROUBLES | {
+    "CrashLoopBackOff",
+    "CreateContainerConfigError",
+    "CreateContainerError",
+    "RunContainerError",
+}
+
+
+def plain_template(template: Object) -> dict[str, Any]:
+    """A pod template as its Deployment has it: without the label that the Deployment controller adds."""
+    metadata = {name: value for name, value in (template.get("metadata") or {}).items() if value is not None}
+    labels = {name: value for name, value in (metadata.get("labels") or {}).items() if name != HASH_LABEL}
+    metadata.pop("labels", None)
+    return dict(template) | {"metadata": metadata | ({"labels": labels} if labels else {})}
+
+
+def template_hash(template: Object) -> str:
+    """The same 10 characters for a Deployment's template and for that of its ReplicaSet, on every API server.
+
+    >>> bare = {"metadata": {"labels": {"app": "cart"}}, "spec": {"containers": []}}
+    >>> of_replicaset = {"metadata": {"labels": {"app": "cart", "pod-template-hash": "5d9"}}, "spec": {"containers": []}}
+    >>> template_hash(bare) == template_hash(of_replicaset), len(template_hash(bare))
+    (True, 10)
+    """
+    canonical = json.dumps(plain_template(template), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:10]
+
+
+def images_of(template: Object) -> tuple[str, ...]:
+    """Images of the containers, then of the init containers, in the order they stand."""
+    spec = template.get("spec") or {}
+    containers = [*(spec.get("containers") or ()), *(spec.get("initContainers") or ())]
+    return tuple(str(container.get("image", "")) for container in containers)
+
+
+def labels_of(template: Object) -> dict[str, str]:
+    """Labels that pods of this template carry."""
+    return dict((template.get("metadata") or {}).get("labels") or {})
+
+
+def annotations_of(body: Object) -> dict[str, str]:
+    """Annotations of any object, empty where there are none."""
+    return dict((body.get("metadata") or {}).get("annotations") or {})
+
+
+def is_owned_by(body: Object, uid: str) -> bool:
+    """Whether the controller of `body` is the object with this uid."""
+    owners = (body.get("metadata") or {}).get("ownerReferences") or ()
+    return any(owner.get("uid") == uid and owner.get("controller") for owner in owners)
+
+
+def render_selector(selector: Object) -> str:
+    """A label selector as a list request takes it.
+
+    >>> render_selector({"matchLabels": {"app": "cart"}, "matchExpressions": [{"key": "old", "operator": "DoesNotExist"}]})
+    'app=cart,!old'
+    """
+    parts = [f"{name}={value}" for name, value in (selector.get("matchLabels") or {}).items()]
+    for wanted in selector.get("matchExpressions") or ():
+        key, values = wanted["key"], ",".join(wanted.get("values") or ())
+        match wanted["operator"]:
+            case "In":
+                parts.append(f"{key} in ({values})")
+            case "NotIn":
+                parts.append(f"{key} notin ({values})")
+            case "Exists":
+                parts.append(key)
+            case "DoesNotExist":
+                parts.append(f"!{key}")
+    return ",".join(parts)
+
+
+def parse_target(
+    deployment: Object, replicasets: Iterable[Object], spec: CanarySpec, *, stable_hash: str, candidate: str
+) -> Target:
+    """The user's Deployment and its ReplicaSets as one Target.
+
+    `stable_hash` is the `pod-template-hash` in status, empty before adoption; `candidate` a `template_hash`.
+    """
+    metadata, wanted, status = deployment["metadata"], deployment["spec"], deployment.get("status") or {}
+    template = plain_template(wanted["template"])
+    mine = [found for found in replicasets if is_owned_by(found, metadata["uid"])]
+    paused = bool(wanted.get("paused"))
+    settled = _settled(deployment, mine)
+    settled_template = plain_template(settled["spec"]["template"]) if settled else {}
+    return Target(
+        uid=metadata["uid"],
+        generation=int(metadata.get("generation", 0)),
+        resource_version=metadata["resourceVersion"],
+        paused=paused,
+        replicas=_replicas(deployment),
+        template=template,
+        template_hash=template_hash(template),
+        images=images_of(template),
+        origin=annotations_of(template).get(ORIGIN, ""),
+        epoch=annotations_of(deployment).get(EPOCH, ""),
+        settled_hash=_hash_label(settled) if settled else "",
+        settled_template=settled_template,
+        settled_template_hash=template_hash(settled_template) if settled else "",
+        settled_images=images_of(settled_template),
+        has_pods=any(_count(found, "replicas") for found in mine),
+        stable_ready=sum(_count(found, "readyReplicas") for found in mine if _hash_label(found) == stable_hash),
+        roll_complete=not paused and _is_observed(deployment) and _is_rolled_out(deployment),
+        roll_stuck="" if paused else _stuck(status),
+        deleting="deletionTimestamp" in metadata,
+        problems=tuple(_problems(deployment, spec, adopted=bool(stable_hash))),
+        stale_replicasets=tuple(
+            found["metadata"]["name"]
+            for found in mine
+            if candidate
+            and _hash_label(found) != stable_hash
+            and not _replicas(found)
+            and not _count(found, "replicas")
+            and template_hash(found["spec"]["template"]) == candidate
+        ),
+    )
+
+
+def parse_canary(
+    deployment: Object | None, pods: Sequence[Object], slices: Iterable[Object], *, owner: str, now: datetime
+) -> CanaryPods:
+    """The canary Deployment of the Canary with uid `owner`; one that somebody else owns does not count.
+
+    `pods` carry the attempt's label; `slices` belong to the canary's Service.
+    """
+    if deployment is None or not is_owned_by(deployment, owner):
+        return CanaryPods()
+    alive = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+    ready = {pod["metadata"]["name"] for pod in alive if _is_ready(pod)}
+    trouble, message = _trouble(deployment, alive, len(ready))
+    ages = [(now - _instant(pod["metadata"]["creationTimestamp"])).total_seconds() for pod in alive]
+    return CanaryPods(
+        exists=True,
+        attempt=attempt_of(deployment),
+        wanted=_replicas(deployment),
+        ready=len(ready),
+        endpoints=sum(
+            len(endpoint.get("addresses") or ())
+            for found in slices
+            for endpoint in found.get("endpoints") or ()
+            if (endpoint.get("conditions") or {}).get("ready") is not False
+            and (endpoint.get("targetRef") or {}).get("name") in ready
+        ),
+        epoch=annotations_of(deployment).get(EPOCH, ""),
+        trouble=trouble,
+        trouble_message=message[:1024],
+        youngest_age=max(0.0, min(ages, default=0.0)),
+        deleting="deletionTimestamp" in deployment["metadata"],
+    )
+
+
+def attempt_of(canary: Object) -> str:
+    """The attempt a canary Deployment belongs to."""
+    return str((canary["spec"]["selector"].get("matchLabels") or {}).get(CANARY_LABEL, ""))
+
+
+def _settled(deployment: Object, replicasets: Sequence[Object]) -> Object | None:
+    """The one ReplicaSet that has every pod the Deployment wants, all available; None while pods move."""
+    with_pods = [found for found in replicasets if _replicas(found) or _count(found, "replicas")]
+    if not _is_observed(deployment) or len(with_pods) != 1:
+        return None
+    (only,) = with_pods
+    wanted = _replicas(deployment)
+    # Not paused and another template: its roll is about to begin.
+    about_to_roll = not deployment["spec"].get("paused") and template_hash(only["spec"]["template"]) != template_hash(
+        deployment["spec"]["template"]
+    )
+    counts = {wanted, _replicas(only), _count(only, "replicas"), _count(only, "availableReplicas")}
+    return None if about_to_roll or len(counts) != 1 else only
+
+
+def _is_observed(deployment: Object) -> bool:
+    seen = (deployment.get("status") or {}).get("observedGeneration", 0)
+    return int(seen) >= int(deployment["metadata"].get("generation", 0))
+
+
+def _is_rolled_out(deployment: Object) -> bool:
+    wanted = _replicas(deployment)
+    return all(_count(deployment, name) == wanted for name in ("replicas", "updatedReplicas", "availableReplicas"))
+
+
+def _stuck(status: Object) -> str:
+    for condition in status.get("conditions") or ():
+        if condition.get("type") == "Progressing" and condition.get("status") == "False":
+            return f"{condition.get('reason', 'NoProgress')}: {condition.get('message', '')}".rstrip(": ")
+    return ""
+
+
+def _problems(deployment: Object, spec: CanarySpec, *, adopted: bool) -> Iterable[str]:
+    wanted, name = deployment["spec"], deployment["metadata"]["name"]
+    if wanted.get("paused") and not adopted:
+        yield (
+            f"TargetPaused spec.paused of Deployment {name} is true before Serin has a stable revision to return to: "
+            f"run kubectl rollout resume deployment/{name}, or leave spec.paused out of its manifest"
+        )
+    if wanted.get("revisionHistoryLimit") == 0:
+        yield (
+            f"NoRevisionHistory spec.revisionHistoryLimit of Deployment {name} is 0, so a scale from zero while an edit "
+            "is held could not bring stable back: write 1 or more"
+        )
+    if (wanted.get("strategy") or {}).get("type") == "Recreate" and spec.steps[-1].weight < 100:
+        yield (
+            f"RecreateNeedsFullStep spec.strategy.type of Deployment {name} is Recreate, which stops every stable pod "
+            f"while the canary has {spec.steps[-1].weight:g} %: end spec.steps of the Canary with weight 100, "
+            "or use RollingUpdate"
+        )
+    selector = wanted.get("selector") or {}
+    keys = {*(selector.get("matchLabels") or {}), *(part["key"] for part in selector.get("matchExpressions") or ())}
+    for field, found in (("spec.selector", keys), ("spec.template.metadata.labels", labels_of(wanted["template"]))):
+        if CANARY_LABEL in found:
+            yield (
+                f"LabelReserved {field} of Deployment {name} uses {CANARY_LABEL}, which Serin adds to the pods of a "
+                "canary: use another label"
+            )
+
+
+def _trouble(deployment: Object, pods: Sequence[Object], ready: int) -> tuple[str, str]:
+    """The first thing that keeps canary pods from serving, in the kubelet's or the quota's own words."""
+    for pod in pods:
+        status = pod.get("status") or {}
+        for container in [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]:
+            reason, message = _container_trouble(container)
+            if reason:
+                where = f"pod {pod['metadata']['name']}, container {container.get('name', '')}"
+                return reason, f"{where}: {message}".rstrip(": ")
+    if ready >= _replicas(deployment):
+        return "", ""
+    for condition in (deployment.get("status") or {}).get("conditions") or ():
+        if condition.get("type") == "ReplicaFailure" and condition.get("status") == "True":
+            message = str(condition.get("message", ""))
+            reason = "QuotaExceeded" if "exceeded quota" in message else str(condition.get("reason", "FailedCreate"))
+            return reason, message
+    return "", ""
+
+
+def _container_trouble(container: Object) -> tuple[str, str]:
+    state, last = container.get("state") or {}, container.get("lastState") or {}
+    waiting = state.get("waiting") or {}
+    ended = state.get("terminated") or last.get("terminated") or {}
+    if ended.get("reason") == "OOMKilled" and not container.get("ready"):
+        return "OOMKilled", f"killed for using more memory than its limit, {container.get('restartCount', 0)} restarts"
+    if waiting.get("reason") in _TROUBLES:
+        exited = f"; exit code {ended['exitCode']}" if "exitCode" in ended else ""
+        return str(waiting["reason"]), f"{waiting.get('message', '')}{exited}"
+    return "", ""
+
+
+def _is_ready(pod: Object) -> bool:
+    conditions = (pod.get("status") or {}).get("conditions") or ()
+    return any(found.get("type") == "Ready" and found.get("status") == "True" for found in conditions)
+
+
+def _hash_label(replicaset: Object) -> str:
+    return str((replicaset["metadata"].get("labels") or {}).get(HASH_LABEL, ""))
+
+
+def _replicas(body: Object) -> int:
+    return int(body["spec"].get("replicas", 1))
+
+
+def _count(body: Object, name: str) -> int:
+    return int((body.get("status") or {}).get(name, 0))
+
+
+def _instant(text: str) -> datetime:
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))

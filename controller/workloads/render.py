@@ -1,0 +1,223 @@
+"""What is written: the canary's objects, and JSON patches that apply only to what was read. Pure.
+
+The one thing to know: our writes leave no entry in `managedFields`. With one, the owner's next server-side apply of
+the same field is refused as a conflict with us; so every patch of a user's object is followed by `forget_ops`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from controller.errors import Conflict, Fenced
+from controller.model.spec import API_VERSION, CanarySpec
+from controller.ports import Ref
+from controller.workloads.parse import (
+    CANARY_LABEL,
+    EPOCH,
+    HASH_LABEL,
+    Object,
+    annotations_of,
+    labels_of,
+    plain_template,
+)
+from controller.workloads.services import PINNED, Selecting
+
+Op = dict[str, Any]
+
+HOLD_PROBE = "serin.dev/hold-probe"
+MANAGED_BY = {"app.kubernetes.io/managed-by": "serin"}
+
+_NOT_COPIED = (
+    "serin.dev",
+    "kubectl.kubernetes.io",
+    "meta.helm.sh",
+    "argocd.argoproj.io",
+    "fluxcd.io",
+    "external-dns.alpha.kubernetes.io",
+)
+"""Annotations that say who applied or owns an object, and DNS names: there must be one of each."""
+
+
+def owner_of(ref: Ref) -> dict[str, Any]:
+    """The reference by which canary objects go when the Canary goes, and never keep it from going."""
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "Canary",
+        "name": ref.name,
+        "uid": ref.uid,
+        "controller": True,
+        "blockOwnerDeletion": False,
+    }
+
+
+def canary_deployment(
+    ref: Ref, spec: CanarySpec, target: Object, template: Object, *, attempt: str, replicas: int, epoch: str
+) -> dict[str, Any]:
+    """The canary's Deployment: `template` with the attempt's label, under the target's selector and that label."""
+    plain = plain_template(template)
+    labelled = plain | {"metadata": plain["metadata"] | {"labels": labels_of(plain) | {CANARY_LABEL: attempt}}}
+    selector = target["spec"]["selector"]
+    least_ready = int(target["spec"].get("minReadySeconds", 0))
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {
+            "name": ref.canary_name,
+            "labels": MANAGED_BY,
+            "annotations": {EPOCH: epoch},
+            "ownerReferences": [owner_of(ref)],
+        },
+        "spec": {
+            "replicas": replicas,
+            "minReadySeconds": least_ready,
+            # The API server wants it greater than minReadySeconds.
+            "progressDeadlineSeconds": max(int(spec.progress_deadline.total_seconds()), least_ready + 1),
+            "selector": dict(selector) | {"matchLabels": (selector.get("matchLabels") or {}) | {CANARY_LABEL: attempt}},
+            "template": labelled,
+        },
+    }
+
+
+def canary_service(ref: Ref, target: Object, stable: Object, *, attempt: str) -> dict[str, Any]:
+    """The canary's Service: ports and annotations of the stable one, pods of this attempt."""
+    kept = ("name", "protocol", "port", "targetPort", "appProtocol")
+    headless = {"clusterIP": "None"} if stable["spec"].get("clusterIP") == "None" else {}
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {
+            "name": ref.canary_name,
+            "labels": MANAGED_BY,
+            "annotations": {name: value for name, value in annotations_of(stable).items() if _is_copied(name)},
+            "ownerReferences": [owner_of(ref)],
+        },
+        "spec": headless
+        | {
+            "selector": canary_selector(target, attempt),
+            "ports": [
+                {field: port[field] for field in kept if field in port} for port in stable["spec"].get("ports") or ()
+            ],
+        },
+    }
+
+
+def canary_selector(target: Object, attempt: str) -> dict[str, str]:
+    """What the canary's Service selects by."""
+    return dict(target["spec"]["selector"].get("matchLabels") or {}) | {CANARY_LABEL: attempt}
+
+
+def check_epoch(body: Object, epoch: str) -> None:
+    """Raises `Fenced` when a newer leader wrote `body`, `Conflict` when a later decision of this leader did."""
+    found = annotations_of(body).get(EPOCH, "")
+    if _parse_epoch(found)[0] > _parse_epoch(epoch)[0]:
+        raise Fenced(f"{body['metadata']['name']} carries epoch {found}, newer than ours, {epoch}")
+    if _parse_epoch(found) > _parse_epoch(epoch):
+        raise Conflict(f"{body['metadata']['name']} carries epoch {found}, later than {epoch}")
+
+
+def unchanged_ops(body: Object) -> list[Op]:
+    """The patch applies only to the version that was read, and only under the epoch that was read."""
+    ops = [_test("/metadata/resourceVersion", body["metadata"]["resourceVersion"])]
+    if EPOCH in annotations_of(body):
+        ops.append(_test(_annotation(EPOCH), annotations_of(body)[EPOCH]))
+    return ops
+
+
+def annotate_ops(body: Object, name: str, value: str) -> list[Op]:
+    """Set one annotation, also where there are none yet."""
+    first = [] if (body.get("metadata") or {}).get("annotations") else [_add("/metadata/annotations", {})]
+    return [*first, _add(_annotation(name), value)]
+
+
+def unannotate_ops(body: Object, name: str) -> list[Op]:
+    """Take one annotation out, if it is there."""
+    return [{"op": "remove", "path": _annotation(name)}] if name in annotations_of(body) else []
+
+
+def pause_ops(deployment: Object, epoch: str) -> list[Op]:
+    """Stop a roll and stamp it."""
+    return [*unchanged_ops(deployment), _add("/spec/paused", True), *annotate_ops(deployment, EPOCH, epoch)]
+
+
+def release_ops(deployment: Object) -> list[Op]:
+    """Let it roll. The epoch goes too: at rest nothing about the target tells that Serin is there."""
+    return [*unchanged_ops(deployment), _add("/spec/paused", False), *unannotate_ops(deployment, EPOCH)]
+
+
+def restore_ops(deployment: Object, template: Object, *, epoch: str, paused: bool) -> list[Op]:
+    """Give it this template, and let it roll there unless `paused`."""
+    rest = annotate_ops(deployment, EPOCH, epoch) if paused else unannotate_ops(deployment, EPOCH)
+    return [
+        *unchanged_ops(deployment),
+        _add("/spec/template", plain_template(template)),
+        _add("/spec/paused", paused),
+        *rest,
+    ]
+
+
+def probe_ops(template: Object) -> list[Op]:
+    """An edit of the template that asks not to be paused: paused all the same, the hold is in force."""
+    annotations = (template.get("metadata") or {}).get("annotations")
+    base = "/spec/template/metadata/annotations"
+    first = [] if annotations else [_add(base, {})]
+    return [_add("/spec/paused", False), *first, _add(f"{base}/{_escape(HOLD_PROBE)}", "probe")]
+
+
+def pin_ops(service: Selecting, canary: str, stable_hash: str) -> list[Op]:
+    """Pin a Service, also away from a hash of ours that is no longer stable's."""
+    return [
+        _test("/spec/selector", service.selector),
+        _add("/spec/selector", service.bare | {HASH_LABEL: stable_hash}),
+        *annotate_ops(service.body, PINNED, f"{canary}/{stable_hash}"),
+    ]
+
+
+def unpin_ops(service: Selecting) -> list[Op]:
+    """Give a Service its owner's selector back. Where the owner has done so already, only our mark goes."""
+    selector = [] if service.bare == service.selector else [_add("/spec/selector", service.bare)]
+    return [_test("/spec/selector", service.selector), *selector, *unannotate_ops(service.body, PINNED)]
+
+
+def scale_ops(canary: Object, replicas: int, epoch: str) -> list[Op]:
+    """Bring the canary to this size and stamp it; empty when both are so already."""
+    if canary["spec"].get("replicas", 1) == replicas and annotations_of(canary).get(EPOCH) == epoch:
+        return []
+    return [*unchanged_ops(canary), _add("/spec/replicas", replicas), *annotate_ops(canary, EPOCH, epoch)]
+
+
+def forget_ops(body: Mapping[str, Any], manager: str) -> list[Op]:
+    """Take our entries out of `managedFields`; empty when there are none. Last one first: indices move."""
+    entries = list(enumerate((body.get("metadata") or {}).get("managedFields") or ()))
+    ops = []
+    for index, entry in reversed(entries):
+        if entry.get("manager") == manager and not entry.get("subresource"):
+            path = f"/metadata/managedFields/{index}"
+            ops += [_test(f"{path}/manager", manager), {"op": "remove", "path": path}]
+    return ops
+
+
+def _is_copied(annotation: str) -> bool:
+    domain = annotation.partition("/")[0]
+    return not any(domain == each or domain.endswith("." + each) for each in _NOT_COPIED)
+
+
+def _parse_epoch(epoch: str) -> tuple[int, int]:
+    leader, _, count = epoch.partition(".")
+    return (int(leader) if leader.isdigit() else 0, int(count) if count.isdigit() else 0)
+
+
+def _add(path: str, value: Any) -> Op:
+    return {"op": "add", "path": path, "value": value}
+
+
+def _test(path: str, value: Any) -> Op:
+    return {"op": "test", "path": path, "value": value}
+
+
+def _annotation(name: str) -> str:
+    return f"/metadata/annotations/{_escape(name)}"
+
+
+def _escape(name: str) -> str:
+    return name.replace("~", "~0").replace("/", "~1")
