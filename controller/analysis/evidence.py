@@ -84,7 +84,7 @@ def _log_e_value(n_c: Any, e_c: Any, n_b: Any, e_b: Any, r: Any, log_r: Any, rho
     return e_c * log_r - (e_c + e_b) * np.log1p(grow) - (delta / rho) * n_b * grow / (1.0 + grow)
 
 
-def dispersion(n_c: Any, n_b: Any, p_hat: Any, dt: Any, *, noise: float, canary_pods: Any, baseline_pods: Any) -> Any:
+def dispersion(n_c: Any, n_b: Any, p_hat: Any, dt: Any, *, noise: Any, canary_pods: Any, baseline_pods: Any) -> Any:
     """How many times noisier than independent requests the comparison is, >= 1.
 
     Args:
@@ -165,7 +165,7 @@ def update(
     warm: Any,
     canary_pods: Any,
     baseline_pods: Any,
-    noise: float,
+    noise: Any,
     refill: float,
     horizon: float,
 ) -> Evidence:
@@ -175,7 +175,7 @@ def update(
         n_c, e_c, n_b, e_b: counts of the interval, scalars or shape (..., 1).
         dt: its seconds, > 0; `refill_dt` the same, capped where scrapes were missed.
         warm: whether the canary's pods have outlived their warm-up: the main lane looks away before.
-        noise: v of `dispersion`; refill: nats a second of the bucket; horizon: seconds the plan lasts,
+        noise: v of `dispersion`, predictable; refill: nats a second of the bucket; horizon: seconds the plan lasts,
             over which late starts are spread.
     """
     some_b = n_b + (n_c + n_b <= 0)  # without any request the formula is 0/0, and must say nothing

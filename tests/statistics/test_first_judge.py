@@ -33,15 +33,15 @@ def test_a_harmless_canary_is_rolled_back_in_at_most_one_rollout_of_a_hundred(wo
 @pytest.mark.parametrize("rps", [20, 200, 5000])
 @pytest.mark.parametrize("noise", [REALISTIC, INCIDENT, COLD_START], ids=["realistic", "incident", "coldstart"])
 def test_nor_is_it_in_realistic_noise_incidents_and_cold_starts(noise: Noise, rps: float) -> None:
-    seen = run(600, rps=rps, noise=noise, seed=12)
+    seen = run(400, rps=rps, noise=noise, seed=12)
 
-    assert _kept(seen.false_rollbacks, 600)
+    assert _kept(seen.false_rollbacks, 400)
 
 
 def test_the_whole_realistic_world_together_stays_below_half_of_the_promise() -> None:
-    false = sum(run(1000, rps=rps, noise=REALISTIC, seed=13).false_rollbacks for rps in (20, 200, 5000))
+    false = sum(run(500, rps=rps, noise=REALISTIC, seed=13).false_rollbacks for rps in (20, 200, 5000))
 
-    assert false <= 15
+    assert false <= 7
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_a_short_scrape_interval_keeps_the_promise_and_relieves_sooner() -> None
 
     assert _kept(harmless.false_rollbacks, 150)
     assert np.nanmedian(faulty.relieved) <= 55
-    assert np.nanmedian(faulty.rolled_back) <= 150
+    assert np.nanmedian(faulty.rolled_back) <= 170
 
 
 def test_the_laboratory_plays_what_the_judge_says() -> None:
