@@ -11,7 +11,8 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from controller.model.spec import CanarySpec, Metric
-from controller.model.world import CanaryPods, Pins, Target, Weight
+from controller.model.status import Status
+from controller.model.world import CanaryPods, DecisionSeen, Pins, RecordSeen, Target, Weight
 
 
 @dataclass(frozen=True)
@@ -144,3 +145,46 @@ class MetricSource(Protocol):
 
     async def check(self, ref: Ref, spec: CanarySpec) -> tuple[str, ...]:
         """Problems a person must mend, a line each: unknown source, template or namespace."""
+
+
+@dataclass(frozen=True)
+class CanarySeen:
+    """One Canary object from a live read."""
+
+    ref: Ref
+    resource_version: str
+    generation: int
+    deleting: bool
+    has_finalizer: bool
+    spec: CanarySpec | None
+    """None while `problems` says why it cannot be parsed"""
+    problems: tuple[str, ...]
+    status: Status
+
+
+class Memory(Protocol):
+    """Where Canaries, Decisions and ReleaseRecords live: the API server. Raises `Conflict`, `Retryable`."""
+
+    async def read(self, key: str) -> CanarySeen | None:
+        """The Canary now, from a live read; None when it is gone."""
+
+    async def write_status(self, seen: CanarySeen, status: Status) -> None:
+        """One write, refused as `Conflict` when the object is no longer the one seen."""
+
+    async def set_finalizer(self, seen: CanarySeen, present: bool) -> None:
+        """Add or remove our finalizer."""
+
+    async def read_decisions(self, ref: Ref) -> tuple[DecisionSeen, ...]:
+        """Every Decision that names this Canary, oldest first."""
+
+    async def others_on_target(self, ref: Ref, spec: CanarySpec) -> tuple[str, ...]:
+        """Names of older Canaries with the same target: the first wins."""
+
+    async def read_record(self, ref: Ref, attempt: str) -> RecordSeen:
+        """What is stored of an attempt."""
+
+    async def store_record(self, ref: Ref, attempt: str, record: dict[str, Any]) -> None:
+        """Create the ReleaseRecord, or bring it up to `record`; refused once sealed."""
+
+    def tell(self, ref: Ref, reason: str, message: str, *, warning: bool) -> None:
+        """An Event about this Canary. Never raises, never waits."""

@@ -1,0 +1,1 @@
+"""The loop: observe, decide, act, record. `reconcile.py` first; it fits on one screen."""

@@ -1,0 +1,142 @@
+"""Observe: read all that the present phase may decide on, and nothing that could stand before a way out.
+
+While traffic has to leave the canary, the route is all that is read: a metrics outage, a missing
+template or a slow list must not come between a verdict and weight 0.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from datetime import datetime
+
+from controller.errors import NeedsUser, NotFound, SourceUnavailable
+from controller.loop.world import World
+from controller.model.spec import Analysis, CanarySpec
+from controller.model.status import ACTIVE, Phase, Status
+from controller.model.world import CanaryPods, DecisionSeen, Observed, Pins, RecordSeen, Target, Verdict, Weight
+from controller.ports import CanarySeen
+from controller.rollout.answers import KEPT
+
+JUDGED = frozenset({Phase.PROGRESSING, Phase.RETREATED})
+RESTING = frozenset({Phase.PENDING, Phase.IDLE, Phase.ROLLED_BACK})
+NOT_YET = frozenset({Phase.PENDING, Phase.IDLE})
+
+
+async def observe(seen: CanarySeen, world: World, now: datetime) -> Observed:
+    """What is so, for one turn."""
+    status, ref = seen.status, seen.ref
+    spec = _as_begun(seen.spec, status)
+    base = Observed(
+        status=status,
+        spec=spec,
+        generation=seen.generation,
+        deleting=seen.deleting or world.leaving,
+        has_finalizer=seen.has_finalizer,
+        term=world.term(),
+        problems=seen.problems,
+    )
+    if spec is None:
+        return base
+    if _traffic_must_leave(status):
+        return replace(base, weight=await world.router.read_weight(ref, spec))
+
+    stable_hash = status.stable.hash if status.stable else ""
+    candidate = status.attempt.template_hash if status.attempt and status.phase in ACTIVE else ""
+    target, canary, weight, said, record = await asyncio.gather(
+        world.workload.read_target(ref, spec, stable_hash, candidate),
+        _read_canary(seen, spec, world),
+        world.router.read_weight(ref, spec),
+        world.memory.read_decisions(ref),
+        _read_record(seen, world),
+    )
+    pins, problems, proven, verdict = Pins(), seen.problems, None, Verdict()
+    if target is not None and status.phase is not Phase.PENDING:
+        pins = await world.workload.read_pins(ref, spec, target, stable_hash)
+    if not problems and status.phase in NOT_YET:
+        problems = await _problems(seen, spec, world, target, weight)
+    if target is not None and _ask_for_proof(status, target):
+        proven = await world.workload.prove_hold(ref, spec, target)
+    if status.phase in JUDGED and status.attempt is not None:
+        verdict = await world.analyst.read_verdict(ref, spec, status.attempt, target, canary, now)
+    return Observed(
+        status=status,
+        spec=spec,
+        generation=seen.generation,
+        deleting=base.deleting,
+        has_finalizer=seen.has_finalizer,
+        term=base.term,
+        problems=problems,
+        target=target,
+        canary=canary,
+        pins=pins,
+        weight=weight,
+        hold_proven=proven,
+        decisions=_unanswered(said, status),
+        verdict=verdict,
+        record=record,
+    )
+
+
+def _traffic_must_leave(status: Status) -> bool:
+    """The decision to leave is remembered, and weight 0 has not been seen in force yet."""
+    attempt = status.attempt
+    return status.phase is Phase.ROLLING_BACK and attempt is not None and attempt.resting_since is None
+
+
+def _as_begun(spec: CanarySpec | None, status: Status) -> CanarySpec | None:
+    """The spec with the analysis as it was when the attempt began."""
+    if spec is None or status.attempt is None or status.phase not in ACTIVE or not status.attempt.analysis:
+        return spec
+    return spec.model_copy(update={"analysis": Analysis.model_validate(status.attempt.analysis)})
+
+
+def _ask_for_proof(status: Status, target: Target) -> bool:
+    return (
+        status.phase is Phase.IDLE
+        and not status.edits_held
+        and not target.paused
+        and status.stable is not None
+        and status.stable.uid == target.uid
+    )
+
+
+async def _read_canary(seen: CanarySeen, spec: CanarySpec, world: World) -> CanaryPods:
+    if seen.status.phase in RESTING and not (seen.deleting or world.leaving):
+        return CanaryPods()
+    return await world.workload.read_canary(seen.ref, spec)
+
+
+async def _read_record(seen: CanarySeen, world: World) -> RecordSeen:
+    if seen.status.attempt is None:
+        return RecordSeen()
+    return await world.memory.read_record(seen.ref, seen.status.attempt.id)
+
+
+async def _problems(
+    seen: CanarySeen, spec: CanarySpec, world: World, target: Target | None, weight: Weight
+) -> tuple[str, ...]:
+    """What a person must mend before anything moves."""
+    found: list[str] = []
+    others = await world.memory.others_on_target(seen.ref, spec)
+    if others:
+        found.append(
+            f"Conflict spec.targetRef.name: Deployment {spec.target_ref.name} is released by Canary {others[0]} "
+            "already: delete one of the two"
+        )
+    if weight.problem:
+        found.append(f"{weight.problem} {weight.problem_message}")
+    try:
+        found += await world.source.check(seen.ref, spec)
+    except (SourceUnavailable, NotFound) as error:
+        found.append(f"MetricsUnavailable {error}")
+    except NeedsUser as error:
+        found.append(f"{error.reason} {error}")
+    return tuple(found)
+
+
+def _unanswered(said: tuple[DecisionSeen, ...], status: Status) -> tuple[DecisionSeen, ...]:
+    """Those without an answer; one older than everything we remember was answered and its answer dropped."""
+    answered = {entry.uid for entry in status.decisions}
+    oldest = status.decisions[0].at if len(status.decisions) >= KEPT else None
+    return tuple(one for one in said if one.uid not in answered and (oldest is None or one.at >= oldest))
