@@ -1,0 +1,163 @@
+"""What is applied to a cluster, checked without one: examples, the chart's copies, and the versions that must agree.
+
+That chart and kustomization install the same objects is tested with Helm itself, in tests/cluster/test_chart.py.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from controller.model.spec import CanarySpec, DecisionSpec, MetricsSourceSpec, Model, Verb
+
+ROOT = Path(__file__).parents[2]
+MANIFESTS = ROOT / "manifests"
+CHART = ROOT / "charts" / "serin"
+COPIED = ("crd", "admission", "rbac")
+SPECS: dict[str, type[Model]] = {"Canary": CanarySpec, "Decision": DecisionSpec, "MetricsSource": MetricsSourceSpec}
+
+
+def objects_of(path: Path) -> list[dict[str, Any]]:
+    return [item for item in yaml.safe_load_all(path.read_text()) if item]
+
+
+def roles() -> list[dict[str, Any]]:
+    found = [item for path in sorted((MANIFESTS / "rbac").glob("*.yaml")) for item in objects_of(path)]
+    return [item for item in found if item["kind"] in ("ClusterRole", "Role")]
+
+
+def rules_of(name: str) -> list[dict[str, Any]]:
+    return [rule for role in roles() if role["metadata"]["name"] == name for rule in role["rules"]]
+
+
+@pytest.mark.parametrize("path", sorted((MANIFESTS / "examples").glob("*.yaml")), ids=lambda path: path.name)
+def test_every_example_is_one_that_the_controller_reads(path: Path) -> None:
+    for item in objects_of(path):
+        assert item["apiVersion"] == "serin.dev/v1alpha1"
+        SPECS[item["kind"]].model_validate(item["spec"])
+
+
+def test_the_usual_canary_takes_ten_lines() -> None:
+    text = (MANIFESTS / "examples" / "canary.yaml").read_text().strip()
+
+    assert len(text.splitlines()) == 10
+
+
+def test_the_full_example_leaves_no_field_out() -> None:
+    (canary,) = objects_of(MANIFESTS / "examples" / "full.yaml")
+
+    assert set(canary["spec"]) == {field.alias for field in CanarySpec.model_fields.values()}
+    analysis = CanarySpec.model_fields["analysis"].annotation
+    assert isinstance(analysis, type)
+    assert issubclass(analysis, Model)
+    assert set(canary["spec"]["analysis"]) == {field.alias for field in analysis.model_fields.values()}
+
+
+def test_a_misspelt_field_in_an_example_would_be_seen() -> None:
+    (canary,) = objects_of(MANIFESTS / "examples" / "canary.yaml")
+
+    with pytest.raises(ValidationError, match="step"):
+        CanarySpec.model_validate(canary["spec"] | {"step": []})
+
+
+@pytest.mark.parametrize("folder", COPIED)
+def test_the_chart_holds_the_manifests_as_they_are(folder: str) -> None:
+    ours = {path.name: path.read_text() for path in (MANIFESTS / folder).glob("*.yaml")}
+    copies = {path.name: path.read_text() for path in (CHART / "files" / folder).glob("*.yaml")}
+
+    assert ours
+    assert copies == ours, "run: make manifests"
+
+
+@pytest.mark.parametrize("folder", [*COPIED, "deployment"])
+def test_no_manifest_is_forgotten_by_the_kustomization(folder: str) -> None:
+    kustomization = yaml.safe_load((MANIFESTS / "kustomization.yaml").read_text())
+    named = {name.removeprefix(f"{folder}/") for name in kustomization["resources"] if name.startswith(f"{folder}/")}
+
+    assert named == {path.name for path in (MANIFESTS / folder).glob("*.yaml")}
+
+
+def test_the_controller_may_not_read_secrets_outside_its_own_namespace() -> None:
+    cluster_roles = [role for role in roles() if role["kind"] == "ClusterRole"]
+    everywhere = {resource for role in cluster_roles for rule in role["rules"] for resource in rule["resources"]}
+
+    assert everywhere.isdisjoint({"secrets", "configmaps", "*"})
+
+
+def test_no_rule_grants_every_verb_group_or_resource() -> None:
+    for rule in (rule for role in roles() for rule in role["rules"]):
+        assert "*" not in rule["verbs"] + rule["resources"] + rule["apiGroups"]
+
+
+def test_the_approver_has_a_verb_for_every_decision() -> None:
+    verbs = {verb for rule in rules_of("canary-approver") for verb in rule["verbs"] if "canaries" in rule["resources"]}
+
+    assert {verb.value.lower() for verb in Verb} | {"detach"} <= verbs
+
+
+def test_an_editor_can_get_users_out_but_lets_nothing_through() -> None:
+    verbs = {verb for rule in rules_of("canary-editor") for verb in rule["verbs"]}
+
+    assert {"abort", "pause"} <= verbs
+    assert verbs.isdisjoint({"approve", "reject", "promote", "retry", "resume", "detach"})
+
+
+@pytest.mark.parametrize("role", ["canary-viewer", "canary-editor", "canary-approver"])
+def test_no_role_for_people_writes_a_status_or_a_record(role: str) -> None:
+    reading = {"get", "list", "watch"}
+
+    for rule in rules_of(role):
+        assert "canaries/status" not in rule["resources"]
+        if "releaserecords" in rule["resources"]:
+            assert set(rule["verbs"]) <= reading
+
+
+def test_values_and_their_schema_name_the_same_keys() -> None:
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    schema = json.loads((CHART / "values.schema.json").read_text())
+
+    # Helm itself puts `global` into the values of every chart.
+    assert set(schema["properties"]) - {"global"} == set(values)
+    for key, part in schema["properties"].items():
+        if "properties" in part and key != "resources":
+            assert part["additionalProperties"] is False
+            assert set(part["properties"]) == set(values[key])
+
+
+def test_project_chart_and_manifests_carry_one_version() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    (deployment,) = objects_of(MANIFESTS / "deployment" / "controller.yaml")
+    image = deployment["spec"]["template"]["spec"]["containers"][0]["image"]
+
+    assert {project["version"], chart["version"], chart["appVersion"]} == {image.rpartition(":")[2]}
+
+
+def test_makefile_and_image_use_one_uv() -> None:
+    makefile = re.search(r"^UV_VERSION := (\S+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    image = re.search(r"uv==(\S+)", (ROOT / "Dockerfile").read_text())
+
+    assert makefile
+    assert image
+    assert makefile[1] == image[1]
+
+
+def test_every_dependency_is_locked_with_hashes() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    wanted = project["project"]["dependencies"] + project["dependency-groups"]["dev"]
+    lock = (ROOT / "requirements.lock").read_text()
+    pinned = re.findall(r"^([a-z0-9-]+)==", lock, re.MULTILINE)
+    hashed = re.findall(r"^([a-z0-9-]+)==[^\n]+\n    --hash=sha256:", lock, re.MULTILINE)
+
+    for requirement in wanted:
+        name = re.match(r"[A-Za-z0-9-]+", requirement)
+        assert name
+        assert name[0].lower() in hashed
+    assert hashed == pinned
