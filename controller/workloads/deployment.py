@@ -20,8 +20,10 @@ from controller.model.world import CanaryPods, Pins, Target
 from controller.ports import Ref
 from controller.workloads.parse import (
     CANARY_LABEL,
+    EPOCH,
     HASH_LABEL,
     Object,
+    annotations_of,
     attempt_of,
     is_owned_by,
     labels_of,
@@ -32,9 +34,7 @@ from controller.workloads.parse import (
     template_hash,
 )
 from controller.workloads.render import (
-    EPOCH,
     Op,
-    annotations_of,
     canary_deployment,
     canary_selector,
     canary_service,
@@ -138,9 +138,9 @@ class DeploymentWorkload:
 
         Raises `NeedsUser("NameTaken")` where an object of that name is not ours.
         """
-        user = await self._get_target(ref, spec, target)
-        if template_hash(user["spec"]["template"]) != target.template_hash:
-            raise Conflict(f"Deployment {spec.target_ref.name} was edited since it was read")
+        user = await self._get_target(ref, spec)
+        if (user["metadata"]["uid"], template_hash(user["spec"]["template"])) != (target.uid, target.template_hash):
+            raise Conflict(f"Deployment {spec.target_ref.name} was edited or made again since it was read")
         existing = await self._find_ours(DEPLOYMENTS, ref)
         if existing is not None:
             check_epoch(existing, epoch)
@@ -176,15 +176,13 @@ class DeploymentWorkload:
 
     async def pause(self, ref: Ref, spec: CanarySpec, target: Target, *, epoch: str) -> None:
         """Stop a roll that was not held."""
-        deployment = await self._get_target(ref, spec, target)
-        check_epoch(deployment, epoch)
+        deployment = await self._get_unchanged(ref, spec, target, epoch)
         is_done = deployment["spec"].get("paused") and annotations_of(deployment).get(EPOCH) == epoch
         await self._patch_users(DEPLOYMENTS, ref, deployment, [] if is_done else pause_ops(deployment, epoch))
 
     async def release(self, ref: Ref, spec: CanarySpec, target: Target, *, epoch: str) -> None:
         """Unpause, and leave nothing of ours on it."""
-        deployment = await self._get_target(ref, spec, target)
-        check_epoch(deployment, epoch)
+        deployment = await self._get_unchanged(ref, spec, target, epoch)
         is_done = not deployment["spec"].get("paused") and EPOCH not in annotations_of(deployment)
         await self._patch_users(DEPLOYMENTS, ref, deployment, [] if is_done else release_ops(deployment))
 
@@ -192,8 +190,7 @@ class DeploymentWorkload:
         self, ref: Ref, spec: CanarySpec, target: Target, template: dict[str, Any], *, epoch: str, paused: bool
     ) -> None:
         """Give it stable's template back in one patch with `paused`, so that nothing rolls in between."""
-        deployment = await self._get_target(ref, spec, target)
-        check_epoch(deployment, epoch)
+        deployment = await self._get_unchanged(ref, spec, target, epoch)
         ops = restore_ops(deployment, template, epoch=epoch, paused=paused)
         is_there = template_hash(deployment["spec"]["template"]) == template_hash(template)
         is_stamped = annotations_of(deployment).get(EPOCH, "") == (epoch if paused else "")
@@ -224,19 +221,25 @@ class DeploymentWorkload:
         if body is not None and not is_owned_by(body, ref.uid):
             raise NeedsUser(
                 "NameTaken",
-                f"metadata.name: {resource.kind} {ref.canary_name} exists in {ref.namespace} and is not of this Canary: "
-                "delete or rename it, or give the Canary another name",
+                f"metadata.name: {resource.kind} {ref.canary_name} exists in {ref.namespace} and is not of this Canary"
+                ": delete or rename it, or give the Canary another name",
             )
         return body
 
-    async def _get_target(self, ref: Ref, spec: CanarySpec, target: Target | None = None) -> Found:
-        """A live read before a write. Raises `Conflict` when the object is not the one that was decided on."""
+    async def _get_target(self, ref: Ref, spec: CanarySpec) -> Found:
+        """A live read before a write."""
         try:
             deployment = await self._api.get(DEPLOYMENTS, ref.namespace, spec.target_ref.name)
         except NotFound as error:
             raise Conflict(f"Deployment {spec.target_ref.name} is gone") from error
-        if target is not None and deployment["metadata"]["uid"] != target.uid:
-            raise Conflict(f"Deployment {spec.target_ref.name} was deleted and made again")
+        return deployment
+
+    async def _get_unchanged(self, ref: Ref, spec: CanarySpec, target: Target, epoch: str) -> Found:
+        """A live read that must be the version that was decided on: an edit in between is another candidate."""
+        deployment = await self._get_target(ref, spec)
+        check_epoch(deployment, epoch)
+        if deployment["metadata"]["resourceVersion"] != target.resource_version:
+            raise Conflict(f"Deployment {spec.target_ref.name} changed since it was read")
         return deployment
 
     async def _replicasets(self, ref: Ref, deployment: Object) -> list[Found]:
@@ -296,7 +299,7 @@ class DeploymentWorkload:
             ]
             await self._api.json_patch(SERVICES, ref.namespace, ref.canary_name, ops)
 
-    async def _patch_users(self, resource: Resource, ref: Ref, body: Found, ops: list[Op]) -> None:
+    async def _patch_users(self, resource: Resource, ref: Ref, body: Object, ops: list[Op]) -> None:
         """Patch a user's object, then take our entry out of its managedFields.
 
         With no `ops` only the second: it may be what a crash left undone.
