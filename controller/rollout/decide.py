@@ -132,6 +132,8 @@ def _while_idle(seen: Observed, now: datetime) -> Decision:
             return Do(StoreRecord(), "Recording")
         case _ if (said := _said(seen, now)) is not None:
             return said
+        case _ if not seen.has_finalizer:
+            return Do(AddFinalizer(), "Adopting")
         case _ if seen.pins.any_pin:
             return Do(Unpin(), "CleaningUp")
         case _ if problem := _problem((*seen.problems, *target.problems)):
@@ -417,7 +419,7 @@ def _while_releasing(seen: Observed, now: datetime) -> Decision:
             return Do(StoreRecord(), "Recording")
         case _ if seen.pins.any_pin:
             return Do(Unpin(), "Releasing")
-        case _ if target.paused or target.epoch != status.epoch:
+        case _ if target.paused:
             return Do(Release(), "Releasing")
         case Target(roll_complete=False):
             return Wait("Releasing", "the workload rolls by its own strategy", now + SOON)

@@ -1,0 +1,354 @@
+"""Wiring: the only place that knows the real clock and the concrete adapters.
+
+Every replica keeps its caches warm and serves its probes; the one that holds the Lease acts. Losing the
+Lease ends the process, and so does meeting the traces of a newer leader.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+import uuid
+from collections.abc import Coroutine, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import structlog
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from controller.errors import Fenced, NeedsUser
+from controller.kube.credentials import load_credentials
+from controller.kube.events import EventRecorder
+from controller.kube.informer import Informer
+from controller.kube.lease import Election
+from controller.kube.objects import Object
+from controller.kube.queue import KeyedQueue
+from controller.kube.resources import DEPLOYMENTS, SECRETS
+from controller.kube.transport import Api
+from controller.loop.analyst import Analyst
+from controller.loop.memory import (
+    CANARIES,
+    DECISIONS,
+    FINALIZER,
+    SOURCES,
+    CanaryObject,
+    DecisionObject,
+    KubeMemory,
+)
+from controller.loop.reconcile import reconcile
+from controller.loop.world import World
+from controller.model.spec import MetricsSourceSpec
+from controller.routers.httproute import HTTPRouteRouter
+from controller.sources.prometheus import PrometheusSource
+from controller.workloads.deployment import DeploymentWorkload
+
+log = structlog.get_logger()
+
+WORKERS = 16
+LEASE = "serin-controller"
+DEPLOYMENT = "serin-controller"
+SILENT_TOO_LONG = 120.0
+"""seconds without a word from the API server on any watch: a restart is the cure"""
+
+
+class SourceObject(Object, frozen=True, kw_only=True):
+    """A MetricsSource as it comes over the wire."""
+
+    spec: dict[str, Any] = {}
+
+
+class KubeCatalog:
+    """The MetricsSources of the cluster, and the Secrets of our own namespace."""
+
+    def __init__(self, api: Api, sources: Informer[SourceObject], namespace: str) -> None:
+        self._api, self._sources, self._namespace = api, sources, namespace
+
+    async def find(self, name: str) -> MetricsSourceSpec | None:
+        """The source, or None."""
+        found = self._sources.by_key(name)
+        return None if found is None else MetricsSourceSpec.model_validate(found.spec)
+
+    async def names(self) -> tuple[str, ...]:
+        """Every source there is, to name them where one is misspelt."""
+        return tuple(sorted(self._sources.keys()))
+
+    async def secret(self, name: str, key: str) -> str:
+        """One value of a Secret in our own namespace."""
+        found = await self._api.get(SECRETS, self._namespace, name)
+        value = found.get("data", {}).get(key)
+        if value is None:
+            raise NeedsUser("SecretKeyMissing", f"Secret {name} in {self._namespace} has no key {key}")
+        return base64.b64decode(value).decode()
+
+
+class Served:
+    """What the controller tells of itself."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.turns = Counter("serin_turns", "Looks at one Canary.", registry=self.registry)
+        self.failures = Counter("serin_turn_failures", "Looks that ended in an error.", registry=self.registry)
+        self.seconds = Histogram(
+            "serin_turn_seconds",
+            "Seconds of one look, from reading to writing.",
+            buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+            registry=self.registry,
+        )
+        self.leading = Gauge("serin_leading", "1 while this process holds the Lease.", registry=self.registry)
+
+
+class Controller:
+    """One process: informers, queue, election, probes."""
+
+    def __init__(self, api: Api, options: argparse.Namespace) -> None:
+        self._api = api
+        self._options = options
+        self._own_namespace = os.environ.get("POD_NAMESPACE", "serin-system")
+        watched = {"namespace": options.namespace} if options.namespace else {}
+        self._canaries = Informer(api, CANARIES, CanaryObject, **watched)
+        self._decisions = Informer(api, DECISIONS, DecisionObject, **watched)
+        self._sources = Informer(api, SOURCES, SourceObject)
+        self._deployments = Informer(api, DEPLOYMENTS, Object, **watched)
+        self._queue = KeyedQueue()
+        self._events = EventRecorder(api, "serin-controller", socket.gethostname())
+        self._served = Served()
+        self._term = 0
+        self._stop = asyncio.Event()
+        source = PrometheusSource(KubeCatalog(api, self._sources, self._own_namespace))
+        self._source = source
+        self._world = World(
+            memory=KubeMemory(api, self._canaries, self._decisions, self._events),
+            router=HTTPRouteRouter(api),
+            workload=DeploymentWorkload(api, now=_now),
+            source=source,
+            analyst=Analyst(source),
+            term=lambda: self._term,
+            leaving=options.release_all,
+        )
+
+    @property
+    def _informers(self) -> tuple[Informer[Any], ...]:
+        return (self._canaries, self._decisions, self._sources, self._deployments)
+
+    async def run(self) -> None:
+        """Until SIGTERM, or until everything is released with `--release-all`."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        self._wake_on_changes()
+        background = [asyncio.create_task(informer.run()) for informer in self._informers]
+        background.append(asyncio.create_task(self._events.run()))
+        probes = await self._serve()
+        election = Election(
+            await load_credentials(self._options.kubeconfig),
+            namespace=self._own_namespace,
+            name=LEASE,
+            identity=f"{os.environ.get('POD_NAME', socket.gethostname())}-{uuid.uuid4().hex[:8]}",
+            floor=self._highest_epoch,
+        )
+        try:
+            if self._options.release_all:
+                await self._stand_others_down()
+            if await self._until_stopped(self._lead(election)):
+                log.info("stopping")
+        finally:
+            self._queue.close()
+            await self._events.flush(timeout=2.0)
+            await election.release()
+            for task in background:
+                task.cancel()
+            await asyncio.gather(*background, return_exceptions=True)
+            await probes.cleanup()
+
+    async def _lead(self, election: Election) -> None:
+        for informer in self._informers:
+            await informer.wait_synced()
+        self._term = await election.acquire()
+        self._served.leading.set(1)
+        for key in self._canaries.keys():
+            self._queue.add(key)
+        working = asyncio.create_task(self._queue.run(WORKERS, self._turn))
+        if self._options.release_all:
+            await self._until_released()
+            return
+        try:
+            await working
+        finally:
+            self._queue.close()
+            working.cancel()
+            await asyncio.gather(working, return_exceptions=True)
+
+    async def _turn(self, key: str) -> timedelta | None:
+        """One look at one Canary, counted and timed."""
+        self._served.turns.inc()
+        with self._served.seconds.time(), self._served.failures.count_exceptions():
+            try:
+                again = await reconcile(key, self._world, _now())
+            except NeedsUser as error:
+                log.warning("needs_user", rollout=key, reason=error.reason, message=str(error))
+                return timedelta(seconds=5)
+        if again is None:
+            self._queue.forget(key)
+        return again
+
+    def _wake_on_changes(self) -> None:
+        """An event only names a Canary."""
+
+        def about(namespace: str, target: str) -> None:
+            for canary in self._canaries:
+                if canary.metadata.namespace != namespace:
+                    continue
+                named = canary.spec.get("targetRef", {}).get("name")
+                if target in {named, f"{canary.metadata.name}-canary"}:
+                    self._wake(canary.metadata.key)
+
+        def on_canary(old: CanaryObject | None, new: CanaryObject | None) -> None:
+            changed = new or old
+            if changed is not None:
+                self._wake(changed.metadata.key)
+
+        def on_decision(old: DecisionObject | None, new: DecisionObject | None) -> None:
+            if new is not None:
+                self._wake(f"{new.metadata.namespace}/{new.spec.canary}")
+
+        def on_deployment(old: Object | None, new: Object | None) -> None:
+            changed = new or old
+            if changed is not None:
+                about(changed.metadata.namespace, changed.metadata.name)
+
+        def on_source(old: SourceObject | None, new: SourceObject | None) -> None:
+            for key in self._canaries.keys():
+                self._wake(key)
+
+        self._canaries.on_change(on_canary)
+        self._decisions.on_change(on_decision)
+        self._deployments.on_change(on_deployment)
+        self._sources.on_change(on_source)
+
+    def _wake(self, key: str) -> None:
+        if self._term:
+            self._queue.add(key)
+
+    async def _highest_epoch(self) -> int:
+        """The highest term any Canary has seen: a deleted Lease must not make ours lower."""
+        listing = await self._api.list(CANARIES, self._options.namespace, CanaryObject)
+        return max((int(one.status.get("leaderEpoch", 0)) for one in listing.items), default=0)
+
+    async def _stand_others_down(self) -> None:
+        """For `--release-all`: the Deployment of the controller goes to 0, so that the Lease comes free."""
+        with contextlib.suppress(Exception):
+            await self._api.merge_patch(DEPLOYMENTS, self._own_namespace, DEPLOYMENT, {"spec": {"replicas": 0}})
+
+    async def _until_released(self) -> None:
+        """Until no Canary carries our finalizer: nothing is held and all traffic is on stable."""
+        while True:
+            listing = await self._api.list(CANARIES, self._options.namespace, CanaryObject)
+            held = [one.metadata.key for one in listing.items if FINALIZER in one.metadata.finalizers]
+            if not held:
+                log.info("released_all")
+                return
+            log.info("releasing", left=len(held))
+            for key in held:
+                self._queue.add(key)
+            await asyncio.sleep(1)
+
+    async def _until_stopped(self, work: Coroutine[Any, Any, None]) -> bool:
+        """Run `work` until it ends or a signal comes; true for the signal."""
+        working, stopping = asyncio.create_task(work), asyncio.create_task(self._stop.wait())
+        done, _ = await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopped = working not in done
+        for task in (working, stopping):
+            task.cancel()
+        results = await asyncio.gather(working, stopping, return_exceptions=True)
+        if isinstance(results[0], BaseExceptionGroup):
+            fenced, _ = results[0].split(Fenced)
+            if fenced is not None:
+                raise Fenced(str(fenced.exceptions[0]))
+        if isinstance(results[0], Exception):
+            raise results[0]
+        return stopped
+
+    async def _serve(self) -> web.AppRunner:
+        """Probes and metrics on their own ports."""
+        app = web.Application()
+        app.router.add_get("/livez", self._live)
+        app.router.add_get("/readyz", self._ready)
+        app.router.add_get("/metrics", self._metrics)
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
+        for port in {self._options.health_port, self._options.metrics_port}:
+            await web.TCPSite(runner, self._options.bind, port).start()
+        return runner
+
+    async def _live(self, request: web.Request) -> web.Response:
+        """The loop answers, and the API server has been heard of lately."""
+        silent = min(informer.age() for informer in self._informers)
+        if all(informer.synced for informer in self._informers) and silent > SILENT_TOO_LONG:
+            return web.Response(status=500, text=f"no word from the API server for {silent:.0f} s\n")
+        return web.Response(text="ok\n")
+
+    async def _ready(self, request: web.Request) -> web.Response:
+        missing = [informer.resource.plural for informer in self._informers if not informer.synced]
+        if missing:
+            return web.Response(status=503, text=f"not synced: {', '.join(missing)}\n")
+        return web.Response(text="ok\n")
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(self._served.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`serin-controller`, and `python -m controller`."""
+    options = parser().parse_args(arguments)
+    _log_to(sys.stderr)
+    try:
+        asyncio.run(_run(options))
+    except Fenced as error:
+        log.error("fenced", message=str(error))
+        os._exit(70)
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The controller's options."""
+    made = argparse.ArgumentParser(prog="serin-controller", description=__doc__)
+    made.add_argument("--namespace", default=None, help="watch this namespace only (default: all)")
+    made.add_argument("--kubeconfig", default=None, help="how to reach the API server (default: as a pod)")
+    made.add_argument("--bind", default=os.environ.get("POD_IP", "0.0.0.0"), help="address of probes and metrics")
+    made.add_argument("--metrics-port", type=int, default=8080)
+    made.add_argument("--health-port", type=int, default=8081)
+    made.add_argument("--service-account", default="serin-controller", help="the name the admission policies exempt")
+    made.add_argument(
+        "--release-all", action="store_true", help="let every Canary go, as before an uninstall, and exit"
+    )
+    return made
+
+
+async def _run(options: argparse.Namespace) -> None:
+    async with await Api.connect(options.kubeconfig) as api:
+        await Controller(api, options).run()
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _log_to(stream: Any) -> None:
+    logging.basicConfig(stream=stream, level=logging.WARNING)
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
+            structlog.processors.format_exc_info,
+            structlog.processors.LogfmtRenderer(key_order=["at", "level", "event"], sort_keys=False),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(stream),
+    )

@@ -1,0 +1,217 @@
+"""Where Canaries, Decisions and ReleaseRecords live: the API server.
+
+A Canary is read live before every decision, since what is decided moves traffic. Decisions come from the
+watch: one that is late by a moment is taken a moment later. What was stored of a record is remembered,
+because nobody else may write it.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from pydantic import ValidationError
+
+from controller.errors import AlreadyExists, InvalidSpec, NotFound
+from controller.kube.events import EventRecorder, Reference
+from controller.kube.informer import Informer
+from controller.kube.objects import Object
+from controller.kube.resources import Resource
+from controller.kube.transport import Api
+from controller.model.spec import API_VERSION, GROUP, VERSION, CanarySpec, Verb, parse_canary_spec
+from controller.model.status import Status, parse_status
+from controller.model.status import render_status as rendered
+from controller.model.world import DecisionSeen, RecordSeen
+from controller.ports import CanarySeen, Ref
+from controller.rollout.recorded import record_name
+
+CANARIES = Resource(GROUP, VERSION, "canaries", "Canary")
+DECISIONS = Resource(GROUP, VERSION, "decisions", "Decision")
+RECORDS = Resource(GROUP, VERSION, "releaserecords", "ReleaseRecord")
+SOURCES = Resource(GROUP, VERSION, "metricssources", "MetricsSource", namespaced=False)
+FINALIZER = "serin.dev/release"
+
+
+class CanaryObject(Object, frozen=True, kw_only=True):
+    """A Canary as it comes over the wire; spec and status are parsed when they are needed."""
+
+    spec: dict[str, Any] = {}
+    status: dict[str, Any] = {}
+
+
+class SaidSpec(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
+    """What a Decision says."""
+
+    canary: str
+    decision: str
+    by: str
+    attempt: str
+    step: int = 0
+    reason: str = ""
+
+
+class DecisionObject(Object, frozen=True, kw_only=True):
+    """A Decision as it comes over the wire."""
+
+    spec: SaidSpec
+
+
+class RecordSpec(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
+    """Of a ReleaseRecord, what the loop asks about."""
+
+    canary_uid: str = ""
+    steps: list[msgspec.Raw] = []
+    outcome: str = ""
+
+
+class RecordObject(Object, frozen=True, kw_only=True):
+    """A ReleaseRecord as it comes over the wire."""
+
+    spec: RecordSpec = RecordSpec()
+
+
+class KubeMemory:
+    """`ports.Memory` on the API server."""
+
+    def __init__(
+        self, api: Api, canaries: Informer[CanaryObject], decisions: Informer[DecisionObject], events: EventRecorder
+    ) -> None:
+        self._api = api
+        self._canaries = canaries
+        self._decisions = decisions
+        self._events = events
+        self._stored: dict[tuple[str, str], RecordSeen] = {}
+
+    async def read(self, key: str) -> CanarySeen | None:
+        namespace, _, name = key.partition("/")
+        found = await self._api.find(CANARIES, namespace, name, CanaryObject)
+        if found is None:
+            return None
+        spec, problems = _parsed(found.spec)
+        try:
+            status = parse_status(found.status)
+        except msgspec.ValidationError as error:
+            spec, status = None, Status(schema_version=2**31)
+            problems = (f"InvalidStatus status: {error}: it was not written by this version of Serin",)
+        meta = found.metadata
+        return CanarySeen(
+            ref=Ref(namespace, name, meta.uid),
+            resource_version=meta.resource_version,
+            generation=meta.generation,
+            deleting=meta.deletion_timestamp is not None,
+            has_finalizer=FINALIZER in meta.finalizers,
+            spec=spec,
+            problems=problems,
+            status=status,
+        )
+
+    async def write_status(self, seen: CanarySeen, status: Status) -> None:
+        ops = [
+            {"op": "test", "path": "/metadata/resourceVersion", "value": seen.resource_version},
+            {"op": "add", "path": "/status", "value": rendered(status)},
+        ]
+        await self._api.json_patch(CANARIES, seen.ref.namespace, seen.ref.name, ops, subresource="status")
+
+    async def set_finalizer(self, seen: CanarySeen, present: bool) -> None:
+        body = {"metadata": {"resourceVersion": seen.resource_version}}
+        live = await self._api.find(CANARIES, seen.ref.namespace, seen.ref.name, CanaryObject)
+        if live is None:
+            return
+        kept = [one for one in live.metadata.finalizers if one != FINALIZER]
+        wanted = [*kept, FINALIZER] if present else kept
+        if wanted == live.metadata.finalizers:
+            return
+        patch = {"metadata": {**body["metadata"], "finalizers": wanted}}
+        try:
+            await self._api.merge_patch(CANARIES, seen.ref.namespace, seen.ref.name, patch)
+        except NotFound:
+            return
+
+    async def read_decisions(self, ref: Ref) -> tuple[DecisionSeen, ...]:
+        found = [
+            DecisionSeen(
+                uid=one.metadata.uid,
+                name=one.metadata.name,
+                verb=Verb(one.spec.decision),
+                by=one.spec.by,
+                attempt=one.spec.attempt,
+                step=one.spec.step,
+                reason=one.spec.reason,
+                at=one.metadata.creation_timestamp or datetime.now(UTC),
+            )
+            for one in self._decisions
+            if one.metadata.namespace == ref.namespace and one.spec.canary == ref.name
+        ]
+        return tuple(sorted(found, key=lambda said: (said.at, said.name)))
+
+    async def others_on_target(self, ref: Ref, spec: CanarySpec) -> tuple[str, ...]:
+        ours = self._canaries.get(ref.namespace, ref.name)
+        since = ours.metadata.creation_timestamp if ours else None
+        older = [
+            one.metadata.name
+            for one in self._canaries
+            if one.metadata.namespace == ref.namespace
+            and one.metadata.uid != ref.uid
+            and one.spec.get("targetRef", {}).get("name") == spec.target_ref.name
+            and since is not None
+            and one.metadata.creation_timestamp is not None
+            and (one.metadata.creation_timestamp, one.metadata.name) < (since, ref.name)
+        ]
+        return tuple(sorted(older))
+
+    async def read_record(self, ref: Ref, attempt: str) -> RecordSeen:
+        name = record_name(ref.name, attempt)
+        known = self._stored.get((ref.namespace, name))
+        if known is not None:
+            return known
+        found = await self._api.find(RECORDS, ref.namespace, name, RecordObject)
+        if found is None:
+            return RecordSeen()
+        seen = RecordSeen(exists=True, steps=len(found.spec.steps), outcome=found.spec.outcome)
+        self._stored[ref.namespace, name] = seen
+        return seen
+
+    async def store_record(self, ref: Ref, attempt: str, record: dict[str, Any]) -> None:
+        name = record_name(ref.name, attempt)
+        body = {
+            "apiVersion": API_VERSION,
+            "kind": "ReleaseRecord",
+            "metadata": {"name": name, "namespace": ref.namespace, "labels": {"serin.dev/canary": ref.name}},
+            "spec": record,
+        }
+        known = self._stored.get((ref.namespace, name))
+        try:
+            if known is None or not known.exists:
+                await self._api.create(RECORDS, ref.namespace, body)
+            else:
+                await self._api.merge_patch(RECORDS, ref.namespace, name, {"spec": record})
+        except AlreadyExists:
+            await self._api.merge_patch(RECORDS, ref.namespace, name, {"spec": record})
+        except NotFound:
+            self._stored.pop((ref.namespace, name), None)
+            raise
+        outcome = record.get("outcome", "")
+        self._stored[ref.namespace, name] = RecordSeen(exists=True, steps=len(record["steps"]), outcome=outcome)
+        if outcome:
+            self._forget_old(ref.namespace, name)
+
+    def _forget_old(self, namespace: str, kept: str) -> None:
+        """One record a Canary is looked at; keep the cache at the size of what runs."""
+        if len(self._stored) > 4096:
+            self._stored = {(namespace, kept): self._stored[namespace, kept]}
+
+    def tell(self, ref: Ref, reason: str, message: str, *, warning: bool) -> None:
+        about = Reference(api_version=API_VERSION, kind="Canary", namespace=ref.namespace, name=ref.name, uid=ref.uid)
+        self._events.emit(about, reason, message or reason, "Warning" if warning else "Normal")
+
+
+def _parsed(spec: dict[str, Any]) -> tuple[CanarySpec | None, tuple[str, ...]]:
+    try:
+        return parse_canary_spec(spec), ()
+    except InvalidSpec as error:
+        return None, tuple(f"InvalidSpec {problem}" for problem in error.problems)
+    except ValidationError as error:
+        return None, tuple(
+            f"InvalidSpec spec.{'.'.join(str(part) for part in one['loc'])}: {one['msg']}" for one in error.errors()
+        )
