@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
-from controller.errors import Conflict, NeedsUser, NotFound
+from controller.errors import Conflict, Forbidden, NeedsUser, NotFound, Refused
 from controller.kube.resources import DEPLOYMENTS, ENDPOINTSLICES, PODS, REPLICASETS, SERVICES, Resource
 from controller.kube.transport import Api
 from controller.model.spec import CanarySpec
@@ -46,6 +47,8 @@ from controller.workloads.render import (
     release_ops,
     restore_ops,
     scale_ops,
+    unannotate_ops,
+    unchanged_ops,
     unpin_ops,
 )
 from controller.workloads.services import (
@@ -157,7 +160,11 @@ class DeploymentWorkload:
             await self._api.json_patch(DEPLOYMENTS, ref.namespace, ref.canary_name, ops)
 
     async def delete_canary(self, ref: Ref, spec: CanarySpec) -> None:
-        """Delete what is ours under the canary's name; its pods go in the background, each with its grace period."""
+        """Delete what is ours under the canary's name; its pods go in the background, each with its grace period.
+
+        The target's epoch goes first: with the canary ends what it had to be fenced for.
+        """
+        await self._unstamp_target(ref, spec)
         for resource in (SERVICES, DEPLOYMENTS):
             body = await self._find(resource, ref, ref.canary_name)
             if body is not None and is_owned_by(body, ref.uid):
@@ -181,21 +188,24 @@ class DeploymentWorkload:
         await self._patch_users(DEPLOYMENTS, ref, deployment, [] if is_done else pause_ops(deployment, epoch))
 
     async def release(self, ref: Ref, spec: CanarySpec, target: Target, *, epoch: str) -> None:
-        """Unpause, and leave nothing of ours on it."""
+        """Unpause. Where that moves no pod, nothing of ours stays on it; while it rolls, the epoch does."""
         deployment = await self._get_unchanged(ref, spec, target, epoch)
-        is_done = not deployment["spec"].get("paused") and EPOCH not in annotations_of(deployment)
-        await self._patch_users(DEPLOYMENTS, ref, deployment, [] if is_done else release_ops(deployment))
+        paused = bool(deployment["spec"].get("paused"))
+        stamp = "" if paused and target.settled_template_hash == target.template_hash else epoch
+        is_done = not paused and annotations_of(deployment).get(EPOCH) == epoch
+        await self._patch_users(DEPLOYMENTS, ref, deployment, [] if is_done else release_ops(deployment, stamp))
 
     async def restore(
         self, ref: Ref, spec: CanarySpec, target: Target, template: dict[str, Any], *, epoch: str, paused: bool
     ) -> None:
         """Give it stable's template back in one patch with `paused`, so that nothing rolls in between."""
         deployment = await self._get_unchanged(ref, spec, target, epoch)
-        ops = restore_ops(deployment, template, epoch=epoch, paused=paused)
+        moves_nothing = not paused and target.settled_template_hash == template_hash(template)
+        stamp = "" if moves_nothing else epoch
         is_there = template_hash(deployment["spec"]["template"]) == template_hash(template)
-        is_stamped = annotations_of(deployment).get(EPOCH, "") == (epoch if paused else "")
-        if is_there and is_stamped and bool(deployment["spec"].get("paused")) == paused:
-            ops = []
+        is_stamped = annotations_of(deployment).get(EPOCH, "") == stamp
+        is_done = is_there and is_stamped and bool(deployment["spec"].get("paused")) == paused
+        ops = [] if is_done else restore_ops(deployment, template, stamp, paused=paused)
         await self._patch_users(DEPLOYMENTS, ref, deployment, ops)
 
     async def delete_replicaset(self, ref: Ref, name: str) -> None:
@@ -316,6 +326,15 @@ class DeploymentWorkload:
             except Conflict:
                 # Somebody wrote in between and the entries moved: look where ours is now.
                 body = await self._api.get(resource, ref.namespace, name)
+
+    async def _unstamp_target(self, ref: Ref, spec: CanarySpec) -> None:
+        deployment = await self._find(DEPLOYMENTS, ref, spec.target_ref.name)
+        if deployment is None or "deletionTimestamp" in deployment["metadata"]:
+            return
+        if ops := unannotate_ops(deployment, EPOCH):
+            # An admission that refuses this must not keep the canary's pods alive: the annotation does no harm.
+            with suppress(Refused, Forbidden):
+                await self._patch_users(DEPLOYMENTS, ref, deployment, [*unchanged_ops(deployment), *ops])
 
     async def _delete(self, resource: Resource, ref: Ref, body: Object, *, same_version: bool = False) -> None:
         metadata = body["metadata"]

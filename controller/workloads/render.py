@@ -140,19 +140,18 @@ def pause_ops(deployment: Object, epoch: str) -> list[Op]:
     return [*unchanged_ops(deployment), _add("/spec/paused", True), *annotate_ops(deployment, EPOCH, epoch)]
 
 
-def release_ops(deployment: Object) -> list[Op]:
-    """Let it roll. The epoch goes too: at rest nothing about the target tells that Serin is there."""
-    return [*unchanged_ops(deployment), _add("/spec/paused", False), *unannotate_ops(deployment, EPOCH)]
+def release_ops(deployment: Object, epoch: str) -> list[Op]:
+    """Let it roll, under this epoch; an empty one leaves nothing of ours on it."""
+    return [*unchanged_ops(deployment), _add("/spec/paused", False), *_stamp_ops(deployment, epoch)]
 
 
-def restore_ops(deployment: Object, template: Object, *, epoch: str, paused: bool) -> list[Op]:
-    """Give it this template, and let it roll there unless `paused`."""
-    rest = annotate_ops(deployment, EPOCH, epoch) if paused else unannotate_ops(deployment, EPOCH)
+def restore_ops(deployment: Object, template: Object, epoch: str, *, paused: bool) -> list[Op]:
+    """Give it this template, and let it roll there unless `paused`: one patch, so that nothing rolls in between."""
     return [
         *unchanged_ops(deployment),
         _add("/spec/template", plain_template(template)),
         _add("/spec/paused", paused),
-        *rest,
+        *_stamp_ops(deployment, epoch),
     ]
 
 
@@ -195,6 +194,10 @@ def forget_ops(body: Mapping[str, Any], manager: str) -> list[Op]:
             path = f"/metadata/managedFields/{index}"
             ops += [_test(f"{path}/manager", manager), {"op": "remove", "path": path}]
     return ops
+
+
+def _stamp_ops(body: Object, epoch: str) -> list[Op]:
+    return annotate_ops(body, EPOCH, epoch) if epoch else unannotate_ops(body, EPOCH)
 
 
 def _is_copied(annotation: str) -> bool:
