@@ -1,0 +1,206 @@
+"""The chart with the real Helm, on a cluster that has no Serin yet: rendered, installed, upgraded and removed.
+
+It wants a cluster of its own, because it brings and takes away what other stories need all the time:
+`python -m tests.cluster run -- python -m pytest tests/cluster/test_chart.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+CHART = str(ROOT / "charts" / "serin")
+SOURCE = ("--set", "metrics.url=http://prometheus.example:9090", "--set", "metrics.scrapeInterval=1s")
+CHART_LABELS = (
+    "helm.sh/chart",
+    "app.kubernetes.io/instance",
+    "app.kubernetes.io/version",
+    "app.kubernetes.io/managed-by",
+)
+
+
+def run(*command: str, check: bool = True) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
+    if check and done.returncode:
+        raise AssertionError(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def read(*what: str) -> dict[str, Any]:
+    return json.loads(run("kubectl", "get", *what, "-o", "json"))
+
+
+def exists(*what: str) -> bool:
+    return bool(run("kubectl", "get", *what, "--ignore-not-found", "-o", "name").strip())
+
+
+def documents(text: str) -> list[dict[str, Any]]:
+    return [item for item in yaml.safe_load_all(text) if item]
+
+
+def _plain(item: dict[str, Any]) -> dict[str, Any]:
+    """The object without what only a chart has: labels of the release, and the word that keeps a CRD."""
+    metadata = item["metadata"]
+    labels = {key: value for key, value in metadata.get("labels", {}).items() if key not in CHART_LABELS}
+    if labels.keys() == {"app.kubernetes.io/name"}:
+        labels = {}
+    annotations = {
+        key: value for key, value in metadata.get("annotations", {}).items() if key != "helm.sh/resource-policy"
+    }
+    rest = {key: value for key, value in metadata.items() if key not in ("labels", "annotations")}
+    extra = {key: value for key, value in (("labels", labels), ("annotations", annotations)) if value}
+    return item | {"metadata": rest | extra}
+
+
+def by_name(items: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {f"{item['kind']}/{item['metadata']['name']}": _plain(item) for item in items}
+
+
+def rendered(*options: str) -> list[dict[str, Any]]:
+    return documents(run("helm", "template", "serin", CHART, "-n", "serin-system", *options))
+
+
+@pytest.fixture
+def bare_cluster() -> Iterator[None]:
+    """A cluster without Serin, before and after."""
+    if "KUBECONFIG" not in os.environ:
+        pytest.fail("run inside the local cluster: python -m tests.cluster run -- python -m pytest tests/cluster")
+    if exists("crd", "canaries.serin.dev"):
+        pytest.skip("Serin is installed here, and this test removes it: give it a cluster of its own")
+    yield
+    run("helm", "uninstall", "serin", "-n", "serin-system", "--no-hooks", "--ignore-not-found", check=False)
+    crds = run("kubectl", "get", "crd", "-o", "name").split()
+    run("kubectl", "delete", *[name for name in crds if name.endswith(".serin.dev")], check=False)
+    run("kubectl", "delete", "namespace", "serin-system", "--ignore-not-found")
+
+
+def install(*options: str) -> str:
+    return run("helm", "install", "serin", CHART, "-n", "serin-system", "--create-namespace", *options)
+
+
+def test_chart_and_kustomization_install_the_same_objects() -> None:
+    chart = by_name([item for item in rendered() if "helm.sh/hook" not in item["metadata"].get("annotations", {})])
+    applied = by_name(documents(run("kubectl", "kustomize", str(ROOT / "manifests"))))
+
+    # Helm makes the namespace itself (--create-namespace).
+    assert applied.pop("Namespace/serin-system")
+    assert chart == applied
+
+
+def test_the_service_account_that_admission_exempts_is_the_one_of_the_release() -> None:
+    text = run("helm", "template", "serin", CHART, "-n", "elsewhere")
+
+    assert "serin-system" not in text
+    assert "system:serviceaccount:elsewhere:serin-controller" in text
+
+
+def test_writing_can_be_confined_to_namespaces() -> None:
+    chart = rendered("--set", "rbac.namespaces={shop,payments}")
+    bindings = [item for item in chart if item.get("roleRef", {}).get("name") == "serin-controller-workloads"]
+
+    assert {(item["kind"], item["metadata"].get("namespace")) for item in bindings} == {
+        ("RoleBinding", "shop"),
+        ("RoleBinding", "payments"),
+    }
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["replica=3", "image.name=x", "metrics.url=prometheus:9090", "replicas=0", "hold.failurePolicy=Fail"],
+)
+def test_a_value_that_is_unknown_or_cannot_work_is_refused(setting: str) -> None:
+    done = subprocess.run(["helm", "template", CHART, "--set", setting], capture_output=True, text=True, check=False)
+
+    assert done.returncode != 0
+    assert "specifications of the schema" in done.stderr
+
+
+def test_a_fresh_cluster_gets_kinds_and_the_default_source_in_one_install(bare_cluster: None) -> None:
+    notes = install(*SOURCE)
+
+    source = read("metricssource", "default")
+    assert source["spec"]["url"] == "http://prometheus.example:9090"
+    assert source["spec"]["scrapeInterval"] == "1s"
+    assert "kubectl canary status" in notes
+
+    run("helm", "upgrade", "serin", CHART, "-n", "serin-system", *SOURCE, "--set", "metrics.scrapeInterval=5s")
+    assert read("metricssource", "default")["spec"]["scrapeInterval"] == "5s"
+
+
+def test_without_an_address_there_is_no_source_and_the_notes_say_how_to_name_one(bare_cluster: None) -> None:
+    notes = install()
+
+    assert not exists("metricssource", "default")
+    assert "--set metrics.url=" in notes
+
+
+def test_an_upgrade_brings_the_kinds_of_the_chart_back_to_what_it_holds(bare_cluster: None) -> None:
+    install()
+    run("kubectl", "patch", "crd", "canaries.serin.dev", "--type=json", "-p",
+        '[{"op": "replace", "path": "/spec/names/shortNames", "value": ["old"]}]')  # fmt: skip
+
+    run("helm", "upgrade", "serin", CHART, "-n", "serin-system", "--force-conflicts")
+
+    assert read("crd", "canaries.serin.dev")["spec"]["names"]["shortNames"] == ["cn"]
+
+
+def test_the_controller_gets_ready_under_restricted_pod_security(bare_cluster: None) -> None:
+    run("kubectl", "create", "namespace", "serin-system")
+    run("kubectl", "label", "namespace", "serin-system", "pod-security.kubernetes.io/enforce=restricted")
+
+    run("helm", "install", "serin", CHART, "-n", "serin-system", *SOURCE, "--wait", "--timeout", "90s")
+
+    assert read("deployment", "serin-controller", "-n", "serin-system")["status"]["readyReplicas"] == 2
+
+
+def test_the_controller_may_do_what_it_needs_and_not_read_a_secret(bare_cluster: None) -> None:
+    install()
+    controller = "--as=system:serviceaccount:serin-system:serin-controller"
+
+    def may(*what: str) -> bool:
+        return run("kubectl", "auth", "can-i", *what, controller, check=False).strip() == "yes"
+
+    assert may("patch", "httproutes.gateway.networking.k8s.io", "-n", "shop")
+    assert may("create", "deployments.apps", "-n", "shop")
+    assert may("patch", "canaries.serin.dev", "--subresource=status", "-n", "shop")
+    assert may("get", "secrets", "-n", "serin-system")
+    assert not may("get", "secrets", "-n", "shop")
+    assert not may("list", "secrets", "-n", "serin-system")
+    assert not may("update", "leases.coordination.k8s.io", "-n", "shop")
+    assert not may("delete", "releaserecords.serin.dev", "-n", "shop")
+    assert not may("create", "decisions.serin.dev", "-n", "shop")
+    assert not may("create", "pods", "-n", "shop")
+
+
+def test_removal_ends_by_itself_and_keeps_kinds_and_records(bare_cluster: None) -> None:
+    run(
+        "helm",
+        "install",
+        "serin",
+        CHART,
+        "-n",
+        "serin-system",
+        "--create-namespace",
+        *SOURCE,
+        "--wait",
+        "--timeout",
+        "90s",
+    )
+    began = time.monotonic()
+
+    run("helm", "uninstall", "serin", "-n", "serin-system", "--timeout", "90s")
+
+    assert time.monotonic() - began < 90
+    assert exists("crd", "releaserecords.serin.dev")
+    assert not exists("deployment", "serin-controller", "-n", "serin-system")
+    assert not exists("mutatingadmissionpolicy", "serin-hold")
+    assert not exists("job", "serin-release-held", "-n", "serin-system")
