@@ -242,7 +242,7 @@ async def _install_crds(api: Api) -> None:
     async with asyncio.timeout(30):
         while names:
             for item in (await api.call("GET", path))["items"]:
-                conditions = item.get("status", {}).get("conditions", [])
+                conditions = (item.get("status") or {}).get("conditions") or []
                 if any(c["type"] == "Established" and c["status"] == "True" for c in conditions):
                     names.discard(item["metadata"]["name"])
             await asyncio.sleep(0.05)
