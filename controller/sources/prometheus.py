@@ -32,7 +32,7 @@ from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_e
 from urllib3 import Retry
 from urllib3.exceptions import HTTPError
 
-from controller.errors import NeedsUser, SourceUnavailable
+from controller.errors import NeedsUser, NotFound, SourceUnavailable
 from controller.model.spec import CanarySpec, ErrorRatio, Metric, MetricsSourceSpec, Template
 from controller.ports import MetricSamples, Ref
 from controller.sources.answers import Matrix, parse_bounds, parse_matrix, read_arm, read_slower
@@ -267,7 +267,6 @@ class PrometheusSource:
         deadline = time.monotonic() + budget
         try:
             async with asyncio.timeout(budget):
-                server = await self._server(source, name)
                 async for attempt in AsyncRetrying(
                     stop=stop_after_delay(budget),
                     wait=wait_exponential_jitter(initial=0.1, max=1.0, jitter=0.1),
@@ -275,6 +274,7 @@ class PrometheusSource:
                     reraise=True,
                 ):
                     with attempt:
+                        server = await self._server(source, name)
                         answer = await server.ask(query, at, deadline - time.monotonic())
         except TimeoutError as error:
             raise SourceUnavailable(name, f"no answer within {budget:g} s") from error
@@ -293,7 +293,7 @@ class PrometheusSource:
         try:
             server = _Server(source, token, self._clock)
         except (ssl.SSLError, ValueError) as error:
-            raise SourceUnavailable(name, "spec.tls.ca is not a PEM certificate") from error
+            raise _Failed("spec.tls.ca is not a PEM certificate", passing=False) from error
         self._servers[name] = (source, token, server)
         return server
 
@@ -303,7 +303,10 @@ class PrometheusSource:
         key = (source.credentials.bearer_token.name, source.credentials.bearer_token.key)
         read_at, token = self._tokens.get(key, (0.0, ""))
         if not token or self._clock() - read_at > TOKEN_KNOWN_FOR:
-            token = (await self._catalog.secret(*key)).strip()
+            try:
+                token = (await self._catalog.secret(*key)).strip()
+            except (NotFound, NeedsUser) as error:
+                raise _Failed("its credentials are missing", passing=False) from error
             self._tokens[key] = (self._clock(), token)
         return token
 
@@ -359,7 +362,7 @@ class _Server:
 
     def close(self) -> None:
         """Threads end when what they wait for does, which their deadlines bound."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._pool.shutdown(wait=False)
         self._session.close()
 
     def _ask(self, query: str, at: float, seconds: float) -> _Answer:
@@ -421,8 +424,8 @@ class _BoundedAdapter(HTTPAdapter):
             self._tls |= {"server_hostname": server_name, "assert_hostname": server_name}
         super().__init__(pool_connections=1, pool_maxsize=WORKERS, max_retries=Retry(total=0))
 
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs, **self._tls)  # type: ignore[no-untyped-call]
+    def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **pool_kwargs: Any) -> None:
+        super().init_poolmanager(connections, maxsize, block, **pool_kwargs, **self._tls)
 
     def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
         """The context says whom to trust; requests would add its own bundle to it."""

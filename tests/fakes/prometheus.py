@@ -1,0 +1,165 @@
+"""A scripted Prometheus: real HTTP, series as given, faults on order.
+
+It evaluates what the source asks (one selector with a range, or `count by (le)` of one) in its own few
+lines, so that a query that selects too much or too little shows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from types import TracebackType
+
+from aiohttp import web
+
+Points = Sequence[tuple[float, float | str]]
+_MATCHER = re.compile(r'([a-zA-Z_]\w*)(=~|!~|!=|=)"((?:[^"\\]|\\.)*)"')
+_RANGE = re.compile(r"^(?P<name>[a-zA-Z_:]\w*)?\{(?P<inside>.*)\}\[(?P<span>\d+)ms\]$")
+_COUNT = re.compile(r"^count by \(le\) \((?P<name>[a-zA-Z_:]\w*)\{(?P<inside>.*)\}\)$")
+
+
+class Fault(Enum):
+    """What the server does instead of answering well."""
+
+    NONE = "answers"
+    SLOW = "does not answer in time"
+    DRIPPING = "sends a byte now and then"
+    TRUNCATED = "ends in the middle of the body"
+    UNAVAILABLE = "answers 503"
+    ONCE_UNAVAILABLE = "answers 503, then well"
+    REFUSED = "answers 400"
+    WARNINGS = "answers with warnings"
+    REDIRECT = "sends the client elsewhere"
+    NOT_JSON = "answers with a page"
+    OTHER_JSON = "answers with something else"
+    HUGE = "answers with more than anybody can hold"
+
+
+@dataclass
+class Scripted:
+    """One series: its points, or a function of (since, until] that makes them."""
+
+    labels: dict[str, str]
+    points: Points | Callable[[float, float], Points]
+
+    def between(self, since: float, until: float) -> list[list[object]]:
+        """As the API writes them: instants as numbers, values as text."""
+        points = self.points(since, until) if callable(self.points) else self.points
+        return [[t, v if isinstance(v, str) else repr(float(v))] for t, v in points if since < t <= until]
+
+
+@dataclass
+class FakePrometheus:
+    """`async with FakePrometheus() as server: server.put(...)`; then ask `server.url`."""
+
+    fault: Fault = Fault.NONE
+    series: list[Scripted] = field(default_factory=list)
+    queries: list[dict[str, str]] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
+    date: str = ""
+    """the Date header, where it is to lie"""
+    url: str = ""
+    hold: asyncio.Event | None = None
+    """when given, no answer before it is set"""
+    _runner: web.AppRunner | None = None
+
+    def put(self, name: str, points: Points | Callable[[float, float], Points], **labels: str) -> Scripted:
+        """Add a series."""
+        scripted = Scripted({"__name__": name, **labels}, points)
+        self.series.append(scripted)
+        return scripted
+
+    async def __aenter__(self) -> FakePrometheus:
+        app = web.Application()
+        app.router.add_get("/api/v1/query", self._query)
+        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await site.start()
+        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._runner is not None
+        await self._runner.cleanup()
+
+    async def _query(self, request: web.Request) -> web.StreamResponse:
+        self.queries.append(dict(request.query))
+        self.headers.append(dict(request.headers))
+        if self.hold is not None:
+            await self.hold.wait()
+        headers = {"Date": self.date} if self.date else {}
+        match self.fault:
+            case Fault.SLOW:
+                await asyncio.sleep(60)
+            case Fault.DRIPPING | Fault.HUGE | Fault.TRUNCATED:
+                return await self._stream(request)
+            case Fault.UNAVAILABLE:
+                return web.Response(status=503, text="secret words of the server")
+            case Fault.ONCE_UNAVAILABLE:
+                self.fault = Fault.NONE
+                return web.Response(status=503)
+            case Fault.REFUSED:
+                return web.json_response({"status": "error", "error": "secret words of the server"}, status=400)
+            case Fault.REDIRECT:
+                raise web.HTTPFound("/elsewhere")
+            case Fault.NOT_JSON:
+                return web.Response(text="<html>secret words of the server</html>")
+            case Fault.OTHER_JSON:
+                return web.json_response({"data": ["secret words of the server"]})
+        body = {"status": "success", "data": self._evaluate(request.query["query"], float(request.query["time"]))}
+        if self.fault is Fault.WARNINGS:
+            body["warnings"] = ["one store did not answer"]
+        return web.json_response(body, headers=headers)
+
+    async def _stream(self, request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        if self.fault is Fault.TRUNCATED:
+            response.content_length = 1000
+        await response.prepare(request)
+        await response.write(b'{"status": "success", "data": {"resultType": "matrix", "result": [')
+        if self.fault is Fault.TRUNCATED:
+            assert request.transport is not None
+            request.transport.close()
+            return response
+        try:
+            for _ in range(600):
+                await response.write(b" " * (1 if self.fault is Fault.DRIPPING else 1024 * 1024))
+                await asyncio.sleep(0.1 if self.fault is Fault.DRIPPING else 0)
+        except ConnectionError:
+            pass
+        return response
+
+    def _evaluate(self, query: str, at: float) -> dict[str, object]:
+        if found := _COUNT.match(query):
+            selected = self._select(found["name"], found["inside"])
+            bounds = sorted({each.labels["le"] for each in selected if "le" in each.labels})
+            result: list[object] = [{"metric": {"le": bound}, "value": [at, "1"]} for bound in bounds]
+            return {"resultType": "vector", "result": result}
+        found = _RANGE.match(query)
+        assert found is not None, f"not a query this server knows: {query}"
+        since = at - int(found["span"]) / 1000
+        result = [
+            {"metric": each.labels, "values": values}
+            for each in self._select(found["name"], found["inside"])
+            if (values := each.between(since, at))
+        ]
+        return {"resultType": "matrix", "result": result}
+
+    def _select(self, name: str | None, inside: str) -> list[Scripted]:
+        conditions = [(label, op, json.loads(f'"{value}"')) for label, op, value in _MATCHER.findall(inside)]
+        if name:
+            conditions.append(("__name__", "=", name))
+        return [each for each in self.series if all(_holds(each.labels, *one) for one in conditions)]
+
+
+def _holds(labels: dict[str, str], label: str, operator: str, value: str) -> bool:
+    found = labels.get(label, "")
+    same = found == value if operator in ("=", "!=") else re.fullmatch(value, found) is not None
+    return same is not operator.startswith("!")
