@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
 from tests.cluster import tools
 from tests.cluster.api import SERVER, Api, ApiError, Object, until_ready
 from tests.cluster.podrunner import CHECKOUT

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+
 from tests.cluster.api import STRATEGIC, Api, ApiError, Object
 
 CHECKOUT = Path(__file__).resolve().parents[2]

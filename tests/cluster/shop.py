@@ -89,6 +89,8 @@ class Shop:
         self.metrics = Metrics()
         self.draining = False
         self.busy = 0
+        self.idle = asyncio.Event()
+        self.idle.set()
         # Both classes exist from the start: the first failure is a rise of a series, not a new series.
         self.metrics.requests.update({200: 0, 500: 0})
 
@@ -113,15 +115,22 @@ class Shop:
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while not self.draining:
                 head = await reader.readuntil(b"\r\n\r\n")
-                self.busy += 1
+                self._count_busy(+1)
                 try:
                     path = head.split(b" ", 2)[1].decode().partition("?")[0]
                     code, body = await self.answer(path)
                     writer.write(self._response(code, body))
                     await writer.drain()
                 finally:
-                    self.busy -= 1
+                    self._count_busy(-1)
         writer.close()
+
+    def _count_busy(self, change: int) -> None:
+        self.busy += change
+        if self.busy:
+            self.idle.clear()
+        else:
+            self.idle.set()
 
     def _response(self, code: int, body: str) -> bytes:
         return (
@@ -145,9 +154,8 @@ async def main() -> None:
     await stop.wait()
     server.close()
     shop.draining = True
-    deadline = perf_counter() + DRAIN
-    while shop.busy and perf_counter() < deadline:
-        await asyncio.sleep(0.02)
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(shop.idle.wait(), DRAIN)
 
 
 if __name__ == "__main__":
