@@ -1,0 +1,301 @@
+"""What Serin understands of Deployments, and the exact patches it writes to them."""
+
+import copy
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from controller.errors import Conflict, Fenced
+from controller.model.spec import CanarySpec, parse_canary_spec
+from controller.ports import Ref
+from controller.workloads.parse import parse_canary, parse_target, template_hash
+from controller.workloads.render import (
+    canary_deployment,
+    canary_service,
+    check_epoch,
+    forget_ops,
+    probe_ops,
+    release_ops,
+    restore_ops,
+    unchanged_ops,
+)
+
+NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
+REF = Ref("shop", "checkout", "canary-uid")
+V1 = {"metadata": {"labels": {"app": "checkout"}}, "spec": {"containers": [{"name": "app", "image": "shop:1"}]}}
+V2 = {"metadata": {"labels": {"app": "checkout"}}, "spec": {"containers": [{"name": "app", "image": "shop:2"}]}}
+
+
+def spec(**changes: Any) -> CanarySpec:
+    traffic = {"service": {"name": "checkout", "port": 80}, "httpRoute": {"name": "checkout"}}
+    return parse_canary_spec({"targetRef": {"name": "checkout"}, "traffic": traffic} | changes)
+
+
+def deployment(template: dict[str, Any] = V1, *, status: dict[str, Any] | None = None, **wanted: Any) -> dict[str, Any]:
+    return {
+        "metadata": {
+            "name": "checkout",
+            "namespace": "shop",
+            "uid": "target-uid",
+            "generation": 3,
+            "resourceVersion": "70",
+        },
+        "spec": {"replicas": 2, "selector": {"matchLabels": {"app": "checkout"}}, "template": template} | wanted,
+        "status": {"observedGeneration": 3, "replicas": 2, "updatedReplicas": 2, "availableReplicas": 2}
+        | (status or {}),
+    }
+
+
+def replicaset(template: dict[str, Any], suffix: str, pods: int, *, available: int | None = None) -> dict[str, Any]:
+    labelled = copy.deepcopy(template)
+    labelled["metadata"]["labels"]["pod-template-hash"] = suffix
+    count = {"replicas": pods, "readyReplicas": pods, "availableReplicas": pods if available is None else available}
+    return {
+        "metadata": {
+            "name": f"checkout-{suffix}",
+            "labels": labelled["metadata"]["labels"],
+            "ownerReferences": [{"uid": "target-uid", "controller": True}],
+        },
+        "spec": {"replicas": pods, "template": labelled},
+        "status": count,
+    }
+
+
+def canary(**changes: Any) -> dict[str, Any]:
+    body = canary_deployment(REF, spec(), deployment(), V2, attempt="a1", replicas=2, epoch="4.1")
+    body["metadata"] |= {"resourceVersion": "9", "uid": "canary-deployment-uid"}
+    return body | changes
+
+
+def pod(name: str, *, ready: bool = True, state: dict[str, Any] | None = None, **container: Any) -> dict[str, Any]:
+    statuses = [{"name": "app", "ready": ready, "state": state or {"running": {}}} | container]
+    return {
+        "metadata": {"name": name, "creationTimestamp": "2026-11-21T11:59:00Z"},
+        "status": {
+            "conditions": [{"type": "Ready", "status": "True" if ready else "False"}],
+            "containerStatuses": statuses,
+        },
+    }
+
+
+def target_of(body: dict[str, Any], *replicasets: dict[str, Any], stable: str = "", candidate: str = "") -> Any:
+    return parse_target(body, replicasets, spec(), stable_hash=stable, candidate=candidate)
+
+
+def test_one_revision_with_all_pods_available_is_settled() -> None:
+    seen = target_of(deployment(), replicaset(V1, "aaa", 2), replicaset(V2, "bbb", 0))
+    assert seen.settled_hash == "aaa"
+    assert seen.settled_template == V1
+    assert seen.settled_template_hash == template_hash(V1) == seen.template_hash
+    assert seen.roll_complete
+
+
+def test_a_held_edit_leaves_the_stable_revision_settled() -> None:
+    seen = target_of(deployment(V2, paused=True, status={"updatedReplicas": 0}), replicaset(V1, "aaa", 2), stable="aaa")
+    assert (seen.settled_hash, seen.settled_images, seen.images) == ("aaa", ("shop:1",), ("shop:2",))
+    assert (seen.stable_ready, seen.roll_complete) == (2, False)
+
+
+@pytest.mark.parametrize(
+    ("body", "replicasets"),
+    [
+        (deployment(status={"observedGeneration": 2}), [replicaset(V1, "aaa", 2)]),
+        (deployment(), [replicaset(V1, "aaa", 2), replicaset(V2, "bbb", 1)]),
+        (deployment(), [replicaset(V1, "aaa", 2, available=1)]),
+        (deployment(replicas=3), [replicaset(V1, "aaa", 2)]),
+        (deployment(V2), [replicaset(V1, "aaa", 2)]),
+        (deployment(), []),
+    ],
+    ids=["not observed", "two revisions", "one unavailable", "scaling up", "roll about to begin", "no pods"],
+)
+def test_nothing_is_settled_while_pods_move(body: dict[str, Any], replicasets: list[dict[str, Any]]) -> None:
+    assert target_of(body, *replicasets).settled_hash == ""
+
+
+def test_a_replicaset_of_somebody_else_under_the_same_labels_does_not_count() -> None:
+    foreign = replicaset(V2, "bbb", 2)
+    foreign["metadata"]["ownerReferences"] = [{"uid": "canary-deployment-uid", "controller": True}]
+    assert target_of(deployment(), replicaset(V1, "aaa", 2), foreign).settled_hash == "aaa"
+
+
+def test_a_deployment_scaled_to_zero_has_no_pods_and_no_stable_revision() -> None:
+    seen = target_of(deployment(replicas=0), replicaset(V1, "aaa", 0))
+    assert (seen.has_pods, seen.settled_hash) == (False, "")
+
+
+def test_only_empty_replicasets_of_the_candidate_are_named_for_removal() -> None:
+    held = deployment(V2, paused=True)
+    old, again = replicaset(V1, "aaa", 2), replicaset(V2, "bbb", 0)
+    other = replicaset({"metadata": {"labels": {"app": "checkout"}}, "spec": {"containers": []}}, "ccc", 0)
+    seen = target_of(held, old, again, other, stable="aaa", candidate=template_hash(V2))
+    assert seen.stale_replicasets == ("checkout-bbb",)
+    assert target_of(held, old, again, other, stable="aaa").stale_replicasets == ()
+
+
+def test_a_roll_past_its_deadline_says_why_unless_it_is_paused() -> None:
+    condition = {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded", "message": "timed out"}
+    status = {"conditions": [condition]}
+    assert target_of(deployment(V2, status=status)).roll_stuck == "ProgressDeadlineExceeded: timed out"
+    assert target_of(deployment(V2, status=status, paused=True)).roll_stuck == ""
+
+
+@pytest.mark.parametrize(
+    ("wanted", "reason"),
+    [
+        ({"paused": True}, "TargetPaused"),
+        ({"revisionHistoryLimit": 0}, "NoRevisionHistory"),
+        ({"strategy": {"type": "Recreate"}}, "RecreateNeedsFullStep"),
+        (
+            {"selector": {"matchExpressions": [{"key": "serin.dev/canary", "operator": "DoesNotExist"}]}},
+            "LabelReserved",
+        ),
+    ],
+)
+def test_what_stands_in_the_way_of_adoption_is_named_with_its_field(wanted: dict[str, Any], reason: str) -> None:
+    (problem,) = target_of(deployment(**wanted)).problems
+    assert problem.startswith(f"{reason} spec.")
+
+
+def test_after_adoption_a_paused_target_is_no_problem() -> None:
+    assert target_of(deployment(paused=True), stable="aaa").problems == ()
+
+
+def test_recreate_is_fine_when_the_canary_ends_at_full_weight() -> None:
+    full = spec(steps=[{"weight": 10}, {"weight": 100}])
+    body = deployment(strategy={"type": "Recreate"})
+    assert parse_target(body, [], full, stable_hash="", candidate="").problems == ()
+
+
+def test_the_canary_carries_the_attempt_in_selector_and_pods_and_belongs_to_its_canary() -> None:
+    body = canary()
+    assert body["metadata"]["name"] == "checkout-canary"
+    assert body["spec"]["selector"] == {"matchLabels": {"app": "checkout", "serin.dev/canary": "a1"}}
+    assert body["spec"]["template"]["metadata"]["labels"] == {"app": "checkout", "serin.dev/canary": "a1"}
+    assert body["spec"]["template"]["spec"] == V2["spec"]
+    (owner,) = body["metadata"]["ownerReferences"]
+    assert (owner["uid"], owner["controller"], owner["blockOwnerDeletion"]) == ("canary-uid", True, False)
+
+
+def test_the_canary_service_copies_what_routing_needs_and_nothing_that_claims_ownership() -> None:
+    stable = {
+        "metadata": {
+            "annotations": {
+                "projectcontour.io/upstream-protocol.h2c": "80",
+                "meta.helm.sh/release-name": "shop",
+                "kustomize.toolkit.fluxcd.io/ssa": "merge",
+                "external-dns.alpha.kubernetes.io/hostname": "shop.example",
+            }
+        },
+        "spec": {
+            "type": "NodePort",
+            "clusterIP": "10.0.0.9",
+            "selector": {"app": "checkout", "pod-template-hash": "aaa"},
+            "ports": [{"name": "http", "port": 80, "targetPort": "web", "appProtocol": "h2c", "nodePort": 30080}],
+        },
+    }
+    body = canary_service(REF, deployment(), stable, attempt="a1")
+    assert body["metadata"]["annotations"] == {"projectcontour.io/upstream-protocol.h2c": "80"}
+    assert body["spec"] == {
+        "selector": {"app": "checkout", "serin.dev/canary": "a1"},
+        "ports": [{"name": "http", "port": 80, "targetPort": "web", "appProtocol": "h2c"}],
+    }
+
+
+def test_a_canary_of_another_owner_is_not_seen_as_ours() -> None:
+    assert not parse_canary(canary(), [], [], owner="another-uid", now=NOON).exists
+
+
+def test_only_addresses_of_ready_canary_pods_count_as_endpoints() -> None:
+    pods = [pod("c-1"), pod("c-2", ready=False)]
+    endpoints = [{"addresses": [f"10.244.0.{n}"], "targetRef": {"name": f"c-{n}"}} for n in (1, 2, 3)]
+    seen = parse_canary(canary(), pods, [{"endpoints": endpoints}], owner="canary-uid", now=NOON)
+    assert (seen.attempt, seen.wanted, seen.ready, seen.endpoints) == ("a1", 2, 1, 1)
+    assert seen.youngest_age == timedelta(minutes=1).total_seconds()
+
+
+@pytest.mark.parametrize(
+    ("broken", "reason"),
+    [
+        (pod("c", ready=False, state={"waiting": {"reason": "CrashLoopBackOff"}}), "CrashLoopBackOff"),
+        (pod("c", ready=False, state={"waiting": {"reason": "ErrImagePull"}}), "ErrImagePull"),
+        (pod("c", ready=False, state={"waiting": {"reason": "ImagePullBackOff"}}), "ImagePullBackOff"),
+        (
+            pod("c", ready=False, state={"waiting": {"reason": "CreateContainerConfigError"}}),
+            "CreateContainerConfigError",
+        ),
+        (
+            pod(
+                "c",
+                ready=False,
+                state={"waiting": {"reason": "CrashLoopBackOff"}},
+                lastState={"terminated": {"reason": "OOMKilled", "exitCode": 137}},
+            ),
+            "OOMKilled",
+        ),
+        (pod("c", ready=False, state={"waiting": {"reason": "ContainerCreating"}}), ""),
+        (pod("c", lastState={"terminated": {"reason": "OOMKilled"}}), ""),
+    ],
+)
+def test_trouble_of_a_pod_is_named_as_the_kubelet_names_it(broken: dict[str, Any], reason: str) -> None:
+    assert parse_canary(canary(), [broken], [], owner="canary-uid", now=NOON).trouble == reason
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        ('pods "c" is forbidden: exceeded quota: small, requested: pods=1', "QuotaExceeded"),
+        ('pods "c" is forbidden: violates PodSecurity "restricted"', "FailedCreate"),
+    ],
+)
+def test_pods_that_may_not_be_created_are_trouble_with_the_servers_message(message: str, reason: str) -> None:
+    failure = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": message}
+    seen = parse_canary(canary(status={"conditions": [failure]}), [], [], owner="canary-uid", now=NOON)
+    assert (seen.trouble, seen.trouble_message) == (reason, message)
+
+
+def test_a_write_of_an_older_leader_is_fenced_and_of_an_older_decision_a_conflict() -> None:
+    with pytest.raises(Fenced):
+        check_epoch(canary(), "3.9")
+    with pytest.raises(Conflict):
+        check_epoch(canary(), "4.0")
+    check_epoch(canary(), "4.1")
+    check_epoch(canary(), "10.0")
+
+
+def test_a_patch_tests_the_version_and_the_epoch_that_were_read() -> None:
+    assert unchanged_ops(canary()) == [
+        {"op": "test", "path": "/metadata/resourceVersion", "value": "9"},
+        {"op": "test", "path": "/metadata/annotations/serin.dev~1epoch", "value": "4.1"},
+    ]
+
+
+def test_a_release_without_a_stamp_takes_the_old_one_away() -> None:
+    body = deployment(V2, paused=True)
+    assert {"op": "remove", "path": "/metadata/annotations/serin.dev~1epoch"} not in release_ops(body, "")
+    body["metadata"]["annotations"] = {"serin.dev/epoch": "4.1"}
+    assert {"op": "remove", "path": "/metadata/annotations/serin.dev~1epoch"} in release_ops(body, "")
+
+
+def test_template_and_pause_are_restored_in_one_patch() -> None:
+    paths = [op["path"] for op in restore_ops(deployment(V2, paused=True), V1, "4.2", paused=False)]
+    assert {"/spec/template", "/spec/paused"} <= set(paths)
+
+
+def test_the_probe_asks_not_to_be_paused_so_that_a_paused_reply_proves_the_hold() -> None:
+    ops = probe_ops(V1)
+    assert {"op": "add", "path": "/spec/paused", "value": False} in ops
+    assert {"op": "add", "path": "/spec/template/metadata/annotations", "value": {}} in ops
+
+
+def test_only_our_own_entries_are_forgotten_and_the_last_one_first() -> None:
+    managers = [
+        {"manager": "serin"},
+        {"manager": "helm"},
+        {"manager": "serin"},
+        {"manager": "serin", "subresource": "status"},
+    ]
+    removed = [
+        op["path"] for op in forget_ops({"metadata": {"managedFields": managers}}, "serin") if op["op"] == "remove"
+    ]
+    assert removed == ["/metadata/managedFields/2", "/metadata/managedFields/0"]
