@@ -14,9 +14,9 @@ import msgspec
 from pydantic import ValidationError
 
 from controller.errors import AlreadyExists, InvalidSpec, NotFound
-from controller.kube.events import EventRecorder, Reference
+from controller.kube.events import EventRecorder
 from controller.kube.informer import Informer
-from controller.kube.objects import Object
+from controller.kube.objects import Object, Reference
 from controller.kube.resources import Resource
 from controller.kube.transport import Api
 from controller.model.spec import API_VERSION, GROUP, VERSION, CanarySpec, Verb, parse_canary_spec
