@@ -1,0 +1,164 @@
+"""`approve`, `reject`, `abort`, `promote`, `retry`, `pause`, `resume`: each writes one Decision.
+
+A Decision is bound to what the person looked at: attempt, step, images and plan. If any of them has moved
+on meanwhile, the controller refuses it, and the answer says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import sys
+import time
+
+from controller.cli.kubectl import API, Cluster, Denied, Failure, Missing, Object, path_of
+from controller.cli.screen import Screen
+from controller.cli.text import plain
+from controller.cli.view import ACTIVE
+
+VERBS = ("approve", "reject", "abort", "promote", "retry", "pause", "resume")
+PATIENCE = 5.0
+"""seconds to wait for the controller's answer"""
+NEXT = {
+    "approve": "the rollout leaves step {step} once its bake is over and the analysis agrees",
+    "reject": "all traffic goes to stable and the attempt ends",
+    "abort": "all traffic goes to stable and the attempt ends",
+    "promote": "bakes and steps that are left are skipped; approvals, freezes and a failing verdict are not",
+    "retry": "the rejected revision gets a new attempt, from the first step on",
+    "pause": "no raise until `kubectl canary resume`; analysis and rollback go on",
+    "resume": "the rollout goes on; the step's bake starts again",
+}
+ASKS = frozenset({"promote", "retry"})
+"""what brings users onto a revision is asked about on a terminal; getting them off it never is"""
+
+
+def run(options: argparse.Namespace, cluster: Cluster, screen: Screen) -> int:
+    """Write one Decision about the present attempt, and print the controller's answer."""
+    namespace, verb = options.namespace or cluster.namespace(), options.command
+    path = path_of(API, namespace, "canaries", options.name)
+    try:
+        canary = cluster.read(path)
+    except Missing:
+        raise Missing(f'no Canary "{options.name}" in namespace "{namespace}": see `kubectl canary list -A`') from None
+    wanted = render_decision(canary, verb, options.reason, by="", attempt=options.attempt, step=options.step)
+    if verb in ASKS and not options.yes and not confirm(sentence(wanted)):
+        screen.say("Nothing written.")
+        return 1
+    wanted["spec"]["by"] = cluster.whoami()
+    try:
+        written = cluster.create(path_of(API, namespace, "decisions"), wanted)
+    except Denied as denied:
+        raise Denied(
+            f"{denied}\nask for the verb `{verb}` on canaries/{options.name} (role canary-approver)"
+        ) from denied
+    screen.say(f"decision.serin.dev/{plain(written['metadata']['name'])} written: {sentence(wanted)}")
+    answer = await_answer(cluster, path, str(written["metadata"]["uid"]))
+    if not answer:
+        screen.say(f"next: {NEXT[verb].format(step=wanted['spec'].get('step', ''))}")
+        screen.say(
+            f"no answer yet after {PATIENCE:.0f}s; see `kubectl canary status {plain(options.name)} -n {namespace}`"
+        )
+        return 0
+    if answer.get("taken"):
+        screen.say(f"taken: {plain(answer.get('answer', ''))}", "green")
+        return 0
+    screen.say(f"not taken: {plain(answer.get('answer', ''))}", "red")
+    return 1
+
+
+def render_decision(
+    canary: Object, verb: str, reason: str, *, by: str, attempt: str = "", step: int | None = None
+) -> Object:
+    """The object to write, bound to what status says now.
+
+    Raises: Failure: there is nothing this verb could speak about.
+    """
+    name, namespace = canary["metadata"]["name"], canary["metadata"].get("namespace", "")
+    status = canary.get("status") or {}
+    phase = str(status.get("phase") or "Pending")
+    present = status.get("attempt") or {}
+    if not reason.strip():
+        raise Failure('--reason is empty: write why, for whoever reads the record, for example --reason "error rate"')
+    if len(reason) > 1024:
+        raise Failure(f"--reason has {len(reason)} characters; at most 1024 fit into the record")
+    if not present.get("id"):
+        raise Failure(f"nothing to {verb}: Canary {name} has no rollout (phase {phase})")
+    if attempt and attempt != present["id"]:
+        raise Failure(f"attempt {attempt} has passed: the present one is {present['id']}")
+    if verb == "retry" and phase != "RolledBack":
+        raise Failure(f"nothing to retry: attempt {present['id']} was not rolled back (phase {phase})")
+    if verb != "retry" and phase not in ACTIVE:
+        how = f", outcome {present['outcome']}" if present.get("outcome") else ""
+        hint = "; `kubectl canary retry` tries the revision again" if phase == "RolledBack" else ""
+        raise Failure(f"nothing to {verb}: attempt {present['id']} has ended (phase {phase}{how}){hint}")
+    spec: Object = {
+        "canary": name,
+        "decision": verb.capitalize(),
+        "by": by,
+        "attempt": present["id"],
+        "digest": digest_of(present),
+        "planDigest": str(present.get("planDigest") or ""),
+        "reason": reason,
+    }
+    if verb == "approve":
+        spec["step"] = gate_of(present, step)
+    return {
+        "apiVersion": "serin.dev/v1alpha1",
+        "kind": "Decision",
+        "metadata": {"generateName": f"{name[:200]}-{verb}-", "namespace": namespace},
+        "spec": spec,
+    }
+
+
+def gate_of(attempt: Object, step: int | None) -> int:
+    """The step, counted from 1, whose way out an approval opens: the one asked for, else the next gate.
+
+    Raises: Failure: no such gate is left.
+    """
+    plan, here = attempt.get("plan") or [], int(attempt.get("step") or 0) + 1
+    gates = [number for number, one in enumerate(plan, start=1) if one.get("approval") and number >= here]
+    if step is not None and step not in gates:
+        left = ", ".join(map(str, gates)) or "none"
+        raise Failure(f"--step {step}: no gate is left there; the rollout is on step {here}, gates left: {left}")
+    if not gates:
+        raise Failure(f"nothing to approve: no step from {here} to {len(plan)} asks for an approval")
+    return step if step is not None else gates[0]
+
+
+def digest_of(attempt: Object) -> str:
+    """What the decision is about: the images, shortened by hashing when they do not fit.
+
+    >>> digest_of({"images": ["shop@sha256:ab", "proxy:1"]})
+    'shop@sha256:ab,proxy:1'
+    """
+    text = ",".join(str(image) for image in attempt.get("images") or [])
+    return text if len(text) <= 512 else "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+
+def sentence(decision: Object) -> str:
+    """What the person is about to say."""
+    spec = decision["spec"]
+    step = f", step {spec['step']}" if "step" in spec else ""
+    what = f" ({plain(spec['digest'], 120)})" if spec["digest"] else ""
+    return f"{spec['decision']} attempt {plain(spec['attempt'])}{step} of {plain(spec['canary'])}{what}"
+
+
+def confirm(question: str) -> bool:
+    """Ask on a terminal; without one there is nobody to ask, and `--yes` is how a script says it means it."""
+    if not sys.stdin.isatty():
+        raise Failure(f"{question}: add --yes to do this without a terminal")
+    try:
+        return input(f"{question}? [y/N] ").strip().lower() in {"y", "yes"}
+    except EOFError:
+        return False
+
+
+def await_answer(cluster: Cluster, path: str, uid: str, patience: float = PATIENCE) -> Object:
+    """The controller's answer to the Decision with this uid; empty when none came in time."""
+    deadline = time.monotonic() + patience
+    while True:
+        said = (cluster.read(path).get("status") or {}).get("decisions") or []
+        answer = next((one for one in said if one.get("uid") == uid), None)
+        if answer is not None or time.monotonic() >= deadline:
+            return answer or {}
+        time.sleep(0.25)

@@ -1,0 +1,184 @@
+"""kubectl as transport: raw requests out, plain dicts in.
+
+`--raw` needs no discovery, so one request is one round trip. Reads start together and are collected in
+order: kubectl's start-up is the larger part of the wait.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+from urllib.parse import quote
+
+Object = dict[str, Any]
+
+API = "/apis/serin.dev/v1alpha1"
+_SERVER_SAYS = re.compile(r"Error from server \((\w+)\): ")
+_POLICY_SAYS = re.compile(r".*ValidatingAdmissionPolicy '[^']*' with binding '[^']*' denied request: ", re.DOTALL)
+
+
+class Failure(Exception):
+    """The command cannot go on; the text tells the person why and what to do."""
+
+
+class Missing(Failure):
+    """The object does not exist."""
+
+
+class Denied(Failure):
+    """The user lacks the right."""
+
+
+class Stale(Failure):
+    """The object changed between reading and writing."""
+
+
+class Cluster(Protocol):
+    """What the commands ask of a cluster."""
+
+    def read(self, path: str) -> Object:
+        """One object or list. Raises: Missing, Denied, Failure."""
+
+    def read_all(self, *paths: str) -> list[Object | Failure]:
+        """Several at once, in order; a failure stands in its place."""
+
+    def create(self, path: str, body: Object) -> Object:
+        """The object as it was stored. Raises: Denied, Failure with the server's reason."""
+
+    def replace(self, path: str, body: Object) -> Object:
+        """Write an object read before. Raises: Stale, Missing, Denied, Failure."""
+
+    def delete(self, path: str) -> None:
+        """Delete one object; that it is gone already is no error."""
+
+    def watch(self, path: str) -> Iterator[Object]:
+        """Events of a watch until the server ends it. Raises: Denied, Failure."""
+
+    def whoami(self) -> str:
+        """The name the API server knows the user by."""
+
+    def namespace(self) -> str:
+        """The namespace of the current context."""
+
+
+@dataclass(frozen=True)
+class Kubectl:
+    """A cluster behind the kubectl on PATH; `flags` choose context and user."""
+
+    flags: tuple[str, ...] = ()
+    binary: str = "kubectl"
+
+    def read(self, path: str) -> Object:
+        return self._finish(self._start("get", "--raw", path))
+
+    def read_all(self, *paths: str) -> list[Object | Failure]:
+        started = [self._start("get", "--raw", path) for path in paths]
+        answers: list[Object | Failure] = []
+        for process in started:
+            try:
+                answers.append(self._finish(process))
+            except Failure as failure:
+                answers.append(failure)
+        return answers
+
+    def create(self, path: str, body: Object) -> Object:
+        return self._finish(self._start("create", "--raw", path, "-f", "-", stdin=True), body)
+
+    def replace(self, path: str, body: Object) -> Object:
+        return self._finish(self._start("replace", "--raw", path, "-f", "-", stdin=True), body)
+
+    def delete(self, path: str) -> None:
+        try:
+            self._finish(self._start("delete", "--raw", path))
+        except Missing:
+            return
+
+    def watch(self, path: str) -> Iterator[Object]:
+        process = self._start("get", "--raw", path)
+        try:
+            assert process.stdout is not None
+            for line in process.stdout:
+                yield json.loads(line)
+            self._finish(process, text="")
+        finally:
+            process.kill()
+            process.wait()
+
+    def whoami(self) -> str:
+        answer = self._finish(self._start("auth", "whoami", "-o", "json"))
+        name = answer.get("status", {}).get("userInfo", {}).get("username", "")
+        if not name:
+            raise Failure("the API server does not say who you are: see `kubectl auth whoami`")
+        return str(name)
+
+    def namespace(self) -> str:
+        process = self._start("config", "view", "--minify", "-o", "json")
+        try:
+            config = self._finish(process)
+        except Failure:
+            return "default"
+        contexts = config.get("contexts") or [{}]
+        return str(contexts[0].get("context", {}).get("namespace") or "default")
+
+    def _start(self, *words: str, stdin: bool = False) -> subprocess.Popen[str]:
+        try:
+            return subprocess.Popen(
+                [self.binary, *words, *self.flags],
+                stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                encoding="utf-8",
+                errors="replace",
+            )
+        except OSError as error:
+            raise Failure(f"cannot start {self.binary}: {error.strerror}; install kubectl or set KUBECTL") from error
+
+    def _finish(self, process: subprocess.Popen[str], body: Object | None = None, *, text: str | None = None) -> Object:
+        out, complaint = process.communicate(None if body is None else json.dumps(body))
+        if process.returncode != 0:
+            raise failure_from(complaint)
+        try:
+            answer = json.loads(out if text is None else "{}")
+        except ValueError as error:
+            raise Failure(f"kubectl answered something that is not JSON: {out[:200]}") from error
+        return answer if isinstance(answer, dict) else {}
+
+
+def from_environment(flags: tuple[str, ...]) -> Kubectl:
+    """The kubectl that `KUBECTL` names, else the one on PATH."""
+    return Kubectl(flags, os.environ.get("KUBECTL") or "kubectl")
+
+
+def failure_from(complaint: str) -> Failure:
+    """What kubectl wrote to stderr, as the failure it means.
+
+    >>> failure_from('Error from server (NotFound): canaries.serin.dev "cart" not found')
+    Missing('canaries.serin.dev "cart" not found')
+    """
+    text = "\n".join(line for line in complaint.strip().splitlines() if not line.startswith(("Warning:", "W", "I0")))
+    text = text or complaint.strip() or "kubectl failed without a word"
+    said = _SERVER_SAYS.search(text)
+    reason = said.group(1) if said else ""
+    text = text[said.end() :] if said else text.removeprefix("error: ")
+    text = _POLICY_SAYS.sub("", text)
+    if "could not find the requested resource" in text:
+        return Missing("the server does not know this kind: is Serin installed in this cluster?")
+    kinds: dict[str, type[Failure]] = {"NotFound": Missing, "Forbidden": Denied, "Conflict": Stale}
+    return kinds.get(reason, Failure)(text)
+
+
+def path_of(api: str, namespace: str, plural: str, name: str = "", **query: str) -> str:
+    """The address of an object, or of a list.
+
+    >>> path_of("/apis/apps/v1", "shop", "deployments", "cart")
+    '/apis/apps/v1/namespaces/shop/deployments/cart'
+    """
+    parts = [api, *(["namespaces", quote(namespace, safe="")] if namespace else []), plural]
+    path = "/".join([*parts, quote(name, safe="")] if name else parts)
+    return path + ("?" + "&".join(f"{key}={quote(value, safe='')}" for key, value in query.items()) if query else "")

@@ -1,0 +1,217 @@
+"""The command line: every command with its help, which is also its documentation."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+
+from controller.cli.kubectl import Cluster, Failure, from_environment
+from controller.cli.screen import Screen
+
+ABOUT = """\
+Look at canary rollouts and steer them. Every command that changes a rollout writes a Decision with your name and
+your reason; the controller answers it in the Canary's status, and the record of the release keeps it.
+"""
+AFTER = """\
+examples:
+  kubectl canary status checkout -n shop -w          follow a rollout until it has ended
+  kubectl canary approve checkout --reason "looks right in the dashboards"
+  kubectl canary abort checkout --reason "orders missing"    all traffic back to stable, at any time
+  kubectl canary records checkout                    what was released, by whom, and how it ended
+
+kubectl itself is the transport: its contexts, logins and proxies apply. KUBECTL names another binary.
+"""
+STATUS_AFTER = """\
+exit codes:
+  0  promoted or healthy at this generation; without -w also while a rollout is under way
+  1  usage, API or not-found error, or the Canary was not accepted
+  2  rolled back or aborted
+  3  --timeout was reached while the rollout was under way
+  4  waiting for a person, a freeze or the kill switch (with --fail-on-wait)
+  5  superseded: the attempt that --attempt names is not the present one
+  6  the controller was not seen for more than 60 seconds
+
+Only `get` rights are needed; what may not be read is left out.
+"""
+DECISIONS = {
+    "approve": (
+        "open the gate out of one step",
+        "Opens the way out of one step of the present attempt, and of no other step or attempt. "
+        "You must not be the author of the change.",
+    ),
+    "reject": (
+        "say no at a gate: the attempt ends",
+        "An approver's no: the attempt ends, all traffic goes to stable, and the revision is not tried again "
+        "without a retry.",
+    ),
+    "abort": (
+        "all traffic to stable, now",
+        "Takes all traffic back to the stable revision and ends the attempt. Works in every phase, wins over every "
+        "other decision and is never asked about twice.",
+    ),
+    "promote": (
+        "skip the bakes and steps that are left",
+        "Skips bakes and steps that are left. Approvals, freezes, policy and a failing verdict are not skipped.",
+    ),
+    "retry": (
+        "try a rolled back revision again",
+        "Gives the revision that was rolled back a new attempt, from the first step on. Without it, a rejected "
+        "revision is never tried again, whoever applies it.",
+    ),
+    "pause": (
+        "no raise until a resume",
+        "Holds the weight where it is until a resume. Analysis and rollback go on.",
+    ),
+    "resume": (
+        "go on after a pause or a hold",
+        "Ends a pause, and answers a hold that only a person ends, such as traffic that somebody lowered by hand.",
+    ),
+}
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code is the answer a script needs."""
+    options = build_parser().parse_args(words)
+    screen = Screen(colour=not options.no_color)
+    try:
+        return int(options.run(options, from_environment(_flags(options)), screen))
+    except Failure as failure:
+        print(f"error: {failure}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    finally:
+        screen.close()
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Every command and every option."""
+    shared = _shared_options()
+    parser = argparse.ArgumentParser(
+        prog="kubectl canary", description=ABOUT, epilog=AFTER, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    def add(name: str, short: str, text: str, run: str, after: str = "") -> argparse.ArgumentParser:
+        command = commands.add_parser(
+            name,
+            help=short,
+            description=text,
+            epilog=after,
+            parents=[shared],
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.set_defaults(run=_lazily(run))
+        return command
+
+    status = add(
+        "status",
+        "what one rollout does, why, and what comes next",
+        "The first line says verdict, exposure, evidence, what comes next and who is asked; then one command to type, "
+        "if\nthere is one, and what is there below the Canary.",
+        "status:run",
+        STATUS_AFTER,
+    )
+    status.add_argument("name", help="name of the Canary")
+    status.add_argument("-w", "--watch", action="store_true", help="follow it until it has ended")
+    status.add_argument("-o", "--output", choices=["json", "yaml"], default="", help="for programs; names are stable")
+    status.add_argument("--timeout", type=_seconds, metavar="10m", help="with -w: give up after this long (exit 3)")
+    status.add_argument("--fail-on-wait", action="store_true", help="exit 4 when somebody has to act")
+    status.add_argument(
+        "--attempt", default="", metavar="ID", help="speak of this attempt only (exit 5 when it passed)"
+    )
+
+    listing = add("list", "every Canary and where it is", "Rollouts under way come first.", "listing:run_list")
+    listing.add_argument("-A", "--all-namespaces", action="store_true", help="of all namespaces")
+    listing.add_argument("-o", "--output", choices=["json", "yaml"], default="", help="for programs")
+
+    records = add(
+        "records",
+        "what was released, by whom, and how it ended",
+        "One line a rollout, oldest first: SECONDS from its begin to its end, RELIEF from the first bad sample to "
+        "weight 0.",
+        "listing:run_records",
+    )
+    records.add_argument("name", help="name of the Canary; it may be gone")
+    records.add_argument("-o", "--output", choices=["json", "yaml"], default="", help="the whole records")
+
+    for verb, (short, text) in DECISIONS.items():
+        decision = add(verb, short, text, "decisions:run")
+        decision.add_argument("name", help="name of the Canary")
+        decision.add_argument("--reason", required=True, metavar="TEXT", help="why; the record keeps it")
+        decision.add_argument("--attempt", default="", metavar="ID", help="refuse unless this is the present attempt")
+        decision.add_argument("--yes", "-y", action="store_true", help="do not ask")
+        if verb == "approve":
+            decision.add_argument(
+                "--step", type=int, metavar="N", help="the gate, counted from 1 (default: the next one)"
+            )
+        else:
+            decision.set_defaults(step=None)
+
+    detach = add(
+        "detach",
+        "take Serin off a workload, without a controller",
+        "For the day when no controller is there: as you, with your rights, all traffic goes to stable and is\n"
+        "verified, a held edit is set back, pins and canary objects are removed, and the Canary is deleted. Shows its\n"
+        "plan first; running it again goes on where it was.",
+        "detach:run",
+    )
+    detach.add_argument("name", help="name of the Canary")
+    detach.add_argument("--yes", "-y", action="store_true", help="do not ask")
+
+    check = add("check", "validate a Canary file offline and print its plan", "No cluster is asked.", "check:run")
+    check.add_argument("file", help="a YAML or JSON file with one or more objects; - for standard input")
+
+    add("version", "version of this plugin and of the controller", "", "version:run")
+    return parser
+
+
+def _shared_options() -> argparse.ArgumentParser:
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("-n", "--namespace", default="", help="default: the namespace of the context")
+    shared.add_argument("--context", default="", help="kubectl's context")
+    shared.add_argument("--kubeconfig", default="", help="kubectl's configuration file")
+    shared.add_argument("--as", dest="as_user", default="", metavar="USER", help="act as this user")
+    shared.add_argument("--no-color", action="store_true", help="no colour; NO_COLOR does the same")
+    shared.add_argument(
+        "--serin-namespace",
+        default=os.environ.get("SERIN_NAMESPACE", "serin-system"),
+        metavar="NS",
+        help="where the controller runs (default serin-system, or SERIN_NAMESPACE)",
+    )
+    return shared
+
+
+def _lazily(where: str) -> Callable[[argparse.Namespace, Cluster, Screen], int]:
+    """Import a command's module only when it runs."""
+    module, _, function = where.partition(":")
+
+    def run(options: argparse.Namespace, cluster: Cluster, screen: Screen) -> int:
+        return int(getattr(import_module(f"controller.cli.{module}"), function)(options, cluster, screen))
+
+    return run
+
+
+def _flags(options: argparse.Namespace) -> tuple[str, ...]:
+    """kubectl's own options, handed through."""
+    chosen = (("--context", options.context), ("--kubeconfig", options.kubeconfig), ("--as", options.as_user))
+    return tuple(f"{flag}={value}" for flag, value in chosen if value)
+
+
+def _seconds(text: str) -> float:
+    found = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text)
+    if not text or not found:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a duration: write for example 90s, 10m or 1h")
+    hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    return float(3600 * hours + 60 * minutes + seconds)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,487 @@
+"""What `status` says of one Canary: the first line, one command to type, a tree, an exit code. All pure.
+
+The first line answers in this order: verdict, exposure, evidence, next, who. A person decides by it, so
+nothing on it is remembered or guessed: where something could not be read, it is left out.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from controller.cli.kubectl import Object
+from controller.cli.text import Node, parse_time, percent, plain, span
+
+UNSEEN_AFTER = 60.0
+"""seconds without a renewed lease after which nobody can be said to be in charge"""
+ACTIVE = frozenset({"Preparing", "Progressing", "Retreated", "Releasing", "Finishing", "RollingBack"})
+WAITS = frozenset({"AwaitingApproval", "Paused", "RetreatedTooOften", "TrafficLowered", "Frozen", "KillSwitch"})
+"""reasons that only a person, a freeze or the kill switch ends"""
+MOVING = frozenset({"", "Baking", "CanaryNotReady", "Draining", "Resting", "RouteNotProgrammed", "TrafficMoved"})
+"""reasons of a rollout that is on its way"""
+LEFT = frozenset({"Superseded", "Withdrawn", "Deleted"})
+"""outcomes in which a rollout never reached a verdict"""
+
+OK, ERROR, ROLLED_BACK, TIMEOUT, WAITING, SUPERSEDED, UNSEEN = range(7)
+"""exit codes of `status`"""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Everything `status` reads, as the API server gave it; None where it could not be read or is not there."""
+
+    canary: Object
+    now: datetime
+    target: Object | None = None
+    trial: Object | None = None
+    """the canary Deployment"""
+    route: Object | None = None
+    services: tuple[Object, ...] | None = None
+    pods: tuple[Object, ...] = ()
+    """of the canary, read only while some are not ready"""
+    lease: Object | None = None
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def name(self) -> str:
+        return str(self.canary["metadata"]["name"])
+
+    @property
+    def namespace(self) -> str:
+        return str(self.canary["metadata"].get("namespace", ""))
+
+    @property
+    def spec(self) -> Object:
+        return _part(self.canary, "spec")
+
+    @property
+    def status(self) -> Object:
+        return _part(self.canary, "status")
+
+    @property
+    def attempt(self) -> Object:
+        return _part(self.status, "attempt")
+
+    @property
+    def phase(self) -> str:
+        return str(self.status.get("phase") or "Pending")
+
+    @property
+    def reason(self) -> str:
+        return str(self.status.get("reason") or "")
+
+    @property
+    def is_current(self) -> bool:
+        """The controller has seen this generation of the Canary."""
+        return int(self.status.get("observedGeneration") or 0) >= int(self.canary["metadata"].get("generation") or 0)
+
+    @property
+    def is_refused(self) -> bool:
+        return self.is_current and any(
+            one.get("type") == "Accepted" and one.get("status") == "False" for one in self.status.get("conditions", [])
+        )
+
+    @property
+    def has_unseen_edit(self) -> bool:
+        """The API server holds an edit that no attempt has been begun for yet."""
+        held = bool(_part(self.target or {}, "spec").get("paused"))
+        template = _part(self.target or {}, "spec").get("template")
+        return self.phase == "Idle" and held and template != _part(self.status, "stable").get("template")
+
+    @property
+    def waits(self) -> bool:
+        """Nothing goes on until a person, a freeze or the kill switch lets it."""
+        return self.phase in ACTIVE and (self.reason in WAITS or bool(self.attempt.get("paused")))
+
+    @property
+    def controller_age(self) -> float | None:
+        """Seconds since the leader last renewed its lease; None when the lease may not be read."""
+        renewed = parse_time(_part(self.lease or {}, "spec").get("renewTime"))
+        return None if renewed is None else max(0.0, (self.now - renewed).total_seconds())
+
+
+def decide_exit(scene: Scene, *, attempt: str = "", fail_on_wait: bool = False) -> int:
+    """The exit code of one look."""
+    if scene.is_refused:
+        return ERROR
+    if attempt and _superseded(scene, attempt):
+        return SUPERSEDED
+    if scene.phase in {"RolledBack", "RollingBack"}:
+        return ROLLED_BACK
+    if scene.controller_age is not None and scene.controller_age > UNSEEN_AFTER:
+        return UNSEEN
+    if fail_on_wait and scene.waits:
+        return WAITING
+    return OK
+
+
+def is_over(scene: Scene, code: int) -> bool:
+    """Whether `--watch` has seen what it waited for."""
+    if code == ROLLED_BACK:
+        return scene.phase == "RolledBack" and scene.is_current
+    return code != OK or (scene.phase == "Idle" and scene.is_current and not scene.has_unseen_edit)
+
+
+def _superseded(scene: Scene, attempt: str) -> bool:
+    return scene.attempt.get("id") != attempt or scene.attempt.get("outcome") in LEFT
+
+
+def render_headline(scene: Scene) -> tuple[str, str]:
+    """The first line and its style."""
+    verdict, style = _verdict(scene)
+    parts = [verdict, *_evidence(scene), *_next(scene), *_who(scene)]
+    return " - ".join(part for part in parts if part), style
+
+
+def _verdict(scene: Scene) -> tuple[str, str]:
+    """Verdict and exposure."""
+    weight = percent(float(scene.status.get("weight") or 0.0))
+    plan = scene.attempt.get("plan") or []
+    step = f"(step {min(_number(scene.attempt.get('step')) + 1, len(plan))}/{len(plan)})" if plan else ""
+    exposed = f"{weight} {step}".strip()
+    outcome = str(scene.attempt.get("outcome") or "")
+    if scene.is_refused:
+        return "NOT ACCEPTED", "bold red"
+    match scene.phase:
+        case "Idle" if scene.has_unseen_edit:
+            return "HELD EDIT 0%", "bold yellow"
+        case "Idle":
+            return {"Promoted": "PROMOTED 100%", "Withdrawn": "WITHDRAWN", "": "STABLE"}.get(
+                outcome, f"STABLE (last rollout: {plain(outcome)})"
+            ), "bold green"
+        case "Preparing":
+            return f"PREPARING {exposed}", "bold cyan"
+        case "Progressing" if scene.attempt.get("paused"):
+            return f"PAUSED {exposed}", "bold yellow"
+        case "Progressing" if scene.reason == "AwaitingApproval":
+            return f"WAITING {exposed}", "bold yellow"
+        case "Progressing" if scene.reason in WAITS or _holds(scene):
+            return f"HOLD {exposed}", "bold yellow"
+        case "Progressing":
+            return f"GO {exposed}", "bold cyan"
+        case "Retreated":
+            return f"RETREATED {exposed}", "bold yellow"
+        case "Releasing" | "Finishing":
+            return f"RELEASING {weight}", "bold cyan"
+        case "RollingBack":
+            return f"ROLLING BACK {weight}", "bold red"
+        case "RolledBack":
+            return {"Aborted": "ABORTED 0%", "Rejected": "REJECTED 0%"}.get(outcome, "ROLLED BACK 0%"), "bold red"
+        case _:
+            return "PENDING", "bold yellow"
+
+
+def _holds(scene: Scene) -> bool:
+    return any(
+        one.get("type") == "Holding" and one.get("status") == "True" for one in scene.status.get("conditions", [])
+    )
+
+
+def _evidence(scene: Scene) -> Iterator[str]:
+    """What was compared, or what stands in the way of comparing."""
+    if scene.phase in {"RollingBack", "RolledBack"}:
+        yield plain(scene.attempt.get("outcomeMessage") or scene.status.get("message") or scene.reason, 240)
+        return
+    if scene.is_refused or scene.phase == "Pending" or not scene.is_current:
+        yield plain(_why(scene), 400)
+        return
+    if scene.phase not in ACTIVE:
+        return
+    judged = _latest(scene.attempt)
+    if judged:
+        yield render_judged(judged)
+    requests, errors = (_number(scene.attempt.get(key)) for key in ("canaryRequests", "canaryErrors"))
+    if not judged and requests:
+        yield f"canary served {requests:,} requests, {errors:,} failed"
+    if scene.reason not in MOVING and scene.reason not in {"AwaitingApproval", "Paused", scene.phase}:
+        yield plain(_why(scene), 240)
+
+
+def _why(scene: Scene) -> str:
+    """Reason and message, the reason not twice."""
+    if not scene.is_current:
+        return "the controller has not seen this edit of the Canary yet"
+    reason, message = scene.reason, str(scene.status.get("message") or "")
+    if not message:
+        return reason or "waiting for the controller"
+    return message if not reason or message.startswith(reason) else f"{reason}: {message}"
+
+
+def _latest(attempt: Object) -> Object:
+    """The newest verdict or retreat of this attempt."""
+    judged = [*(attempt.get("verdicts") or []), *(attempt.get("retreats") or [])]
+    return max(judged, key=lambda one: str(one.get("at", "")), default={})
+
+
+def render_judged(judged: Object) -> str:
+    """A verdict in a person's units: percentage points, interval, limit, sample sizes.
+
+    >>> render_judged({"metric": "errors", "numbers": {"effect": 0.004, "low": -0.001, "high": 0.009,
+    ...     "margin": 0.01, "canaryRequests": 12431, "stableRequests": 37022}})
+    'errors +0.4 pp [-0.1,+0.9], limit +1.0, n=12,431/37,022'
+    """
+    numbers = judged.get("numbers") or {}
+    if "effect" not in numbers:
+        return plain(judged.get("message") or judged.get("reason") or "", 240)
+    text = f"{plain(judged.get('metric') or 'analysis')} {_points(numbers['effect'])} pp"
+    low, high = numbers.get("low", -1.0), numbers.get("high", 1.0)
+    if low > -1 or high < 1:
+        text += f" [{_points(low)},{_points(high)}]"
+    if "margin" in numbers:
+        text += f", limit {_points(numbers['margin'])}"
+    if "canaryRequests" in numbers and "stableRequests" in numbers:
+        text += f", n={numbers['canaryRequests']:,.0f}/{numbers['stableRequests']:,.0f}"
+    return text
+
+
+def _points(fraction: float) -> str:
+    """One decimal, or as many as a small number needs."""
+    points = 100 * float(fraction)
+    return f"{points:+.2f}" if 0 < abs(points) < 0.1 else f"{points:+.1f}"
+
+
+def _next(scene: Scene) -> Iterator[str]:
+    """What happens next, and when."""
+    attempt, plan = scene.attempt, scene.attempt.get("plan") or []
+    if scene.phase == "Idle" and scene.has_unseen_edit:
+        yield "the API server holds an edit; the controller begins an attempt when it has seen it"
+    if scene.phase == "Preparing":
+        yield f"next {percent(float(plan[0].get('weight', 0)))} when its pods are ready" if plan else ""
+    if scene.phase == "Retreated":
+        yield "users are on stable; the weight comes back after a rest"
+    if scene.phase == "Releasing":
+        yield "the Deployment rolls by its own strategy"
+    if scene.phase == "RolledBack":
+        yield "the rejected revision stays held until it is edited or retried"
+    if scene.phase != "Progressing" or not plan:
+        return
+    index = min(_number(attempt.get("step")), len(plan) - 1)
+    step = plan[index]
+    then = f"next {percent(float(plan[index + 1].get('weight', 0)))}" if index + 1 < len(plan) else "next release"
+    since = parse_time(attempt.get("bakingSince"))
+    if scene.reason == "AwaitingApproval":
+        yield f"{then} when step {index + 1} is approved"
+    elif attempt.get("paused"):
+        yield f"{then} after a resume"
+    elif scene.reason == "TrafficLowered":
+        yield f"{then} after a resume: somebody took traffic away"
+    elif since is None:
+        yield f"{then} {span(float(step.get('bake') or 0))} after its traffic has arrived"
+    else:
+        left = float(step.get("bake") or 0) - (scene.now - since).total_seconds()
+        yield f"{then} in {span(left)}" if left > 0 else f"{then} as soon as the analysis agrees"
+
+
+def _who(scene: Scene) -> Iterator[str]:
+    """Who wrote the change, who is asked, who is in charge."""
+    attempt = scene.attempt
+    if attempt and (scene.phase in ACTIVE or attempt.get("outcome")):
+        yield render_origin(
+            str(attempt.get("origin") or "unknown"),
+            str(attempt.get("trust") or "T0"),
+            str(attempt.get("claimedOrigin") or ""),
+        )
+    plan = attempt.get("plan") or []
+    gates = sum(1 for step in plan if step.get("approval"))
+    if gates and scene.phase in ACTIVE:
+        opened = {
+            said.get("step")
+            for said in scene.status.get("decisions") or []
+            if said.get("taken") and said.get("decision") == "Approve" and said.get("attempt") == attempt.get("id")
+        }
+        asked = ", waiting on an approver" if scene.reason == "AwaitingApproval" else ""
+        yield f"approvals {len(opened)}/{gates}{asked}"
+    waiting_on = str(scene.status.get("waitingOn") or "")
+    if waiting_on and scene.reason != "AwaitingApproval" and scene.phase in ACTIVE:
+        yield f"waiting on {plain(waiting_on)}"
+    age = scene.controller_age
+    if age is not None:
+        seen = f"controller {span(age)} ago"
+        yield seen if age <= UNSEEN_AFTER else f"NO CONTROLLER: last seen {span(age)} ago, nothing advances"
+
+
+def render_origin(origin: str, trust: str, claimed: str = "") -> str:
+    """Who wrote the change, and how well that is known.
+
+    >>> render_origin("ai", "T1"), render_origin("unknown", "T1", "human")
+    ('AI (claimed)', 'unknown origin (claims human)')
+    """
+    words = {"ai": "AI", "unknown": "unknown origin"}
+    known = {"T1": "claimed", "T2": "from commits", "T3": "attested"}.get(trust, "")
+    if claimed and claimed != origin:
+        known = f"claims {claimed}"
+    name = words.get(origin, origin)
+    return plain(f"{name} ({known})" if known else name)
+
+
+def render_suggestion(scene: Scene) -> str:
+    """The one command that a person would type now; empty when there is nothing to do."""
+    where = f"{shlex.quote(scene.name)} -n {shlex.quote(scene.namespace)}"
+    age = scene.controller_age
+    if scene.is_refused:
+        return f"kubectl edit canary {where}"
+    if age is not None and age > UNSEEN_AFTER and scene.phase in ACTIVE:
+        return f"kubectl canary detach {where}   # all traffic to stable, without a controller"
+    if scene.phase == "RolledBack":
+        return f'kubectl canary retry {where} --reason "..."   # or apply a corrected revision'
+    if scene.reason == "AwaitingApproval":
+        return f'kubectl canary approve {where} --reason "..."'
+    if scene.attempt.get("paused") or scene.reason in {"TrafficLowered", "RetreatedTooOften", "RouteReverted"}:
+        return f'kubectl canary resume {where} --reason "..."'
+    if scene.phase in ACTIVE and scene.phase not in {"RollingBack", "Finishing"}:
+        return f'kubectl canary abort {where} --reason "..."   # all traffic to stable'
+    return ""
+
+
+def render_below(scene: Scene) -> Node:
+    """What is there below the Canary: both revisions, Services, route."""
+    below = [_stable_node(scene)]
+    if scene.trial is not None or scene.phase in ACTIVE or scene.phase == "RolledBack":
+        below.append(_canary_node(scene))
+    if scene.services is not None:
+        below.append(_services_node(scene))
+    if scene.route is not None:
+        below.append(Node(f"route    HTTPRoute {plain(scene.route['metadata']['name'])}  {_shares(scene)}"))
+    below += [Node(plain(note), "dim") for note in scene.notes]
+    return Node(f"Canary {plain(scene.namespace)}/{plain(scene.name)}", "bold", tuple(below))
+
+
+def _stable_node(scene: Scene) -> Node:
+    stable = _part(scene.status, "stable")
+    name = plain(_part(scene.spec, "targetRef").get("name", ""))
+    if scene.target is None:
+        return Node(f"stable   Deployment {name}  could not be read", "yellow")
+    text = f"stable   Deployment {name}"
+    if not stable:
+        return Node(f"{text}  no stable revision known yet  {_images(_template(scene.target))}".rstrip(), "yellow")
+    text += f"  hash {plain(stable.get('hash', ''))}  {plain(', '.join(stable.get('images') or []), 300)}"
+    held = bool(_part(scene.target, "spec").get("paused"))
+    text += f"  pods {_ready(scene.target)}" + ("  edits wait: held" if held else "")
+    below = []
+    if held and _template(scene.target) != stable.get("template"):
+        below.append(Node(f"held edit  {_images(_template(scene.target))}", "yellow"))
+    return Node(text, "green", tuple(below))
+
+
+def _canary_node(scene: Scene) -> Node:
+    attempt = scene.attempt
+    who = f"attempt {plain(attempt.get('id', ''))}  {plain(', '.join(attempt.get('images') or []), 300)}"
+    if scene.trial is None:
+        return Node(f"canary   {who}  no pods", "dim" if scene.phase == "RolledBack" else "cyan")
+    text = f"canary   Deployment {plain(scene.trial['metadata']['name'])}  {who}"
+    text += f"  pods {_ready(scene.trial)}"
+    troubles = [*_failures(scene.trial), *(trouble for pod in scene.pods for trouble in _troubles(pod))]
+    return Node(text, "yellow" if troubles else "cyan", tuple(Node(one, "red") for one in troubles[:5]))
+
+
+def _ready(deployment: Object) -> str:
+    wanted = _part(deployment, "spec").get("replicas", 1)
+    return f"{_number(_part(deployment, 'status').get('readyReplicas'))}/{_number(wanted)} ready"
+
+
+def _failures(deployment: Object) -> Iterator[str]:
+    for one in _part(deployment, "status").get("conditions") or []:
+        if one.get("type") == "ReplicaFailure" and one.get("status") == "True":
+            yield plain(f"{one.get('reason', 'FailedCreate')}: {one.get('message', '')}", 300)
+
+
+def _troubles(pod: Object) -> Iterator[str]:
+    """Why a pod is not ready: what its containers wait for, or what ended them."""
+    name = plain(pod["metadata"].get("name", ""))
+    status = _part(pod, "status")
+    for one in [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]:
+        waiting = _part(_part(one, "state"), "waiting")
+        ended = _part(_part(one, "state"), "terminated") or _part(_part(one, "lastState"), "terminated")
+        if one.get("ready") or waiting.get("reason") in {"ContainerCreating", "PodInitializing"}:
+            continue
+        why = waiting or ended
+        if why:
+            restarts = _number(one.get("restartCount"))
+            again = f", {restarts} restarts" if restarts else ""
+            yield plain(f"pod {name}: {why.get('reason', '')} {why.get('message', '')}".rstrip() + again, 300)
+    for one in status.get("conditions") or []:
+        if one.get("type") == "PodScheduled" and one.get("status") == "False":
+            yield plain(f"pod {name}: {one.get('reason', '')} {one.get('message', '')}".rstrip(), 300)
+
+
+def _services_node(scene: Scene) -> Node:
+    pinned = [
+        f"{plain(service['metadata']['name'])} pinned to {plain(_selector(service).get('pod-template-hash', ''))}"
+        for service in scene.services or ()
+        if "serin.dev/pinned" in (service["metadata"].get("annotations") or {})
+    ]
+    if pinned:
+        return Node("services " + ", ".join(pinned))
+    return Node(f"services {plain(_service_name(scene))} not pinned")
+
+
+def _shares(scene: Scene) -> str:
+    """What each backend of the rules that name the stable Service gets now."""
+    stable, trial = _service_name(scene), f"{scene.name}-canary"
+    shares = []
+    for rule in _part(scene.route or {}, "spec").get("rules") or []:
+        weights = {one.get("name"): _number(one.get("weight", 1)) for one in rule.get("backendRefs") or []}
+        if stable in weights:
+            both = weights[stable] + weights.get(trial, 0)
+            shares.append(100.0 * weights.get(trial, 0) / both if both else 0.0)
+    if not shares:
+        return f"no rule names Service {plain(stable)}"
+    if max(shares) - min(shares) < 0.005:
+        return f"stable {percent(100 - shares[0])}, canary {percent(shares[0])}"
+    return "canary " + ", ".join(percent(share) for share in shares) + " (rules differ)"
+
+
+def summarize(scene: Scene, code: int) -> Object:
+    """What `-o json` prints: stable names, no rendering, the analysis' own memory left out."""
+    attempt = {key: value for key, value in scene.attempt.items() if key not in {"judge", "analysis"}}
+    stable = {key: value for key, value in _part(scene.status, "stable").items() if key != "template"}
+    return {
+        "name": scene.name,
+        "namespace": scene.namespace,
+        "line": render_headline(scene)[0],
+        "exitCode": code,
+        "suggested": render_suggestion(scene).split("   #")[0],
+        "phase": scene.phase,
+        "reason": scene.reason,
+        "message": str(scene.status.get("message") or ""),
+        "weight": float(scene.status.get("weight") or 0.0),
+        "step": min(_number(scene.attempt.get("step")) + 1, len(scene.attempt.get("plan") or [])),
+        "steps": len(scene.attempt.get("plan") or []),
+        "waiting": scene.waits,
+        "waitingOn": str(scene.status.get("waitingOn") or ""),
+        "editHeld": scene.has_unseen_edit,
+        "current": scene.is_current,
+        "controllerAgeSeconds": None if scene.controller_age is None else round(scene.controller_age, 1),
+        "stable": stable,
+        "attempt": attempt,
+        "conditions": scene.status.get("conditions") or [],
+    }
+
+
+def _part(body: Object, key: str) -> Object:
+    """A nested mapping, empty where there is none."""
+    part = body.get(key)
+    return part if isinstance(part, dict) else {}
+
+
+def _template(deployment: Object) -> Object:
+    return _part(_part(deployment, "spec"), "template")
+
+
+def _images(template: Object) -> str:
+    return plain(", ".join(str(one.get("image", "")) for one in _part(template, "spec").get("containers") or []), 300)
+
+
+def _selector(service: Object) -> Object:
+    return _part(_part(service, "spec"), "selector")
+
+
+def _service_name(scene: Scene) -> str:
+    return str(_part(_part(scene.spec, "traffic"), "service").get("name", ""))
+
+
+def _number(value: Any) -> int:
+    return int(value) if isinstance(value, int | float) else 0
