@@ -28,7 +28,7 @@ import requests
 from prometheus_api_client import PrometheusConnect
 from prometheus_api_client.exceptions import PrometheusApiClientException
 from requests.adapters import HTTPAdapter
-from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_exponential_jitter
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, stop_after_delay, wait_exponential_jitter
 from urllib3 import Retry
 from urllib3.exceptions import HTTPError
 
@@ -55,6 +55,7 @@ BOUNDS_KNOWN_FOR = 60.0
 TOKEN_KNOWN_FOR = 60.0
 WORKERS = 8
 """Threads of one source: a server that hangs keeps no other source waiting."""
+ATTEMPTS = 3
 ARMS = ("canary", "stable")
 
 
@@ -268,8 +269,8 @@ class PrometheusSource:
         try:
             async with asyncio.timeout(budget):
                 async for attempt in AsyncRetrying(
-                    stop=stop_after_delay(budget),
-                    wait=wait_exponential_jitter(initial=0.1, max=1.0, jitter=0.1),
+                    stop=stop_after_delay(budget) | stop_after_attempt(ATTEMPTS),
+                    wait=wait_exponential_jitter(multiplier=0.1, max=1.0, jitter=0.1),
                     retry=retry_if_exception(lambda error: isinstance(error, _Failed) and error.passing),
                     reraise=True,
                 ):
