@@ -152,6 +152,13 @@ def begin(bets: Alternatives, *leading: int) -> Evidence:
     return Evidence(np.full(shape, -np.inf), np.full(shape, CAP), np.zeros(shape), zero, zero, zero, zero > 0.0)
 
 
+def divisor(seen: Evidence, n_c: Any, n_b: Any, dt: Any, *, noise: Any, canary_pods: Any, baseline_pods: Any) -> Any:
+    """`dispersion` of the coming interval, with the ratio that the baseline's past predicts."""
+    p_hat = (seen.past_errors + 0.5) / (seen.past_requests + 500.0)
+    some_b = n_b + (n_c + n_b <= 0)
+    return dispersion(n_c, some_b, p_hat, dt, noise=noise, canary_pods=canary_pods, baseline_pods=baseline_pods)
+
+
 def update(
     seen: Evidence,
     bets: Alternatives,
@@ -163,9 +170,7 @@ def update(
     dt: Any,
     refill_dt: Any,
     warm: Any,
-    canary_pods: Any,
-    baseline_pods: Any,
-    noise: Any,
+    phi: Any,
     refill: float,
     horizon: float,
 ) -> Evidence:
@@ -175,12 +180,10 @@ def update(
         n_c, e_c, n_b, e_b: counts of the interval, scalars or shape (..., 1).
         dt: its seconds, > 0; `refill_dt` the same, capped where scrapes were missed.
         warm: whether the canary's pods have outlived their warm-up: the main lane looks away before.
-        noise: v of `dispersion`, predictable; refill: nats a second of the bucket; horizon: seconds the plan lasts,
+        phi: `divisor` of this interval, >= 1; refill: nats a second of the bucket; horizon: seconds the plan lasts,
             over which late starts are spread.
     """
     some_b = n_b + (n_c + n_b <= 0)  # without any request the formula is 0/0, and must say nothing
-    p_hat = (seen.past_errors + 0.5) / (seen.past_requests + 500.0)
-    phi = dispersion(n_c, some_b, p_hat, dt, noise=noise, canary_pods=canary_pods, baseline_pods=baseline_pods)
     gain = _log_e_value(n_c, e_c, some_b, e_b, bets.r, bets.log_r, bets.rho, bets.delta) / phi
     gain[..., : bets.main] *= warm
 

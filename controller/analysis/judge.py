@@ -19,14 +19,16 @@ from typing import Any
 
 import msgspec
 
-from controller.analysis import evidence
-from controller.analysis.evidence import Evidence
+from controller.analysis import bounds, evidence
+from controller.analysis.evidence import Evidence, Floats
 from controller.analysis.increments import Arms, Counts, Interval
 
 TRIP = math.log(300.0)
 """ln of the odds at which users are relieved, for a single metric."""
 SUSPICION = 0.5
 """Share of the way to conviction, or to a trip, at which a step no longer passes."""
+LARGEST_COUNT = 1e15
+"""Beyond this a counter is broken: no interval holds so many requests."""
 STALE_AFTER = 3
 """Scrapes without data after which what is known is too old to pass a step."""
 
@@ -110,24 +112,37 @@ class MetricState:
     step: Arms = field(default_factory=Arms)
     rollout: Arms = field(default_factory=Arms)
     through: float = -math.inf
+    bounds: Floats = field(default_factory=bounds.begin)
+    excess: float = 0.0
+    """Bad canary requests beyond what the baseline's ratio explains, interval by interval."""
+    compared: float = 0.0
+    """What the excess is out of: n_c n_b / (n_c + n_b), summed."""
+
+    @property
+    def effect(self) -> float:
+        """Difference of bad ratios over the rollout; interval by interval, so that changing weights cannot turn it
+        around (Mantel-Haenszel)."""
+        return self.excess / self.compared if self.compared else 0.0
 
 
 @dataclass(frozen=True)
 class JudgeState:
-    """All the judge remembers of a rollout. `dump_state` makes it JSON of 1 KiB a metric."""
+    """All the judge remembers of a rollout. `dump_state` makes it JSON of 1.5 KiB a metric."""
 
     metrics: dict[str, MetricState] = field(default_factory=dict)
     through: float = -math.inf
     """End of the last interval taken in: where to read on after a restart."""
-    noise: float = evidence.FALLBACK_NOISE
+    noise: float | None = None
+    """v of `evidence.pod_noise`, in CV^2 seconds; None where pods could not be told apart."""
     trips: int = 0
 
 
 class Finding(msgspec.Struct, frozen=True):
     """What the judge says at one look, with all its reasons; the same object in status, record, log and metric.
 
-    Numbers are those of the metric that weighs heaviest: `effect` the difference of bad ratios in this
-    step, `evidence` ln E over all metrics, `threshold` where it convicts.
+    Numbers are those of the metric that weighs heaviest, over the rollout so far: `effect` the difference of
+    bad ratios, `interval` where it lies at confidence 1 - falseRollbackRate however often one looks,
+    `evidence` ln E over all metrics, `threshold` where it convicts.
     """
 
     verdict: Verdict
@@ -183,16 +198,17 @@ def look(state: JudgeState, settings: Settings, *, now: float, no_data: str = "N
     tripped = alarm >= settings.trip
     verdict, reason, would_change = _decide(known, settings, now, no_data, merged, heaviest, alarm, loudest)
     named = loudest if tripped and verdict is not Verdict.FAIL else heaviest
-    step = known[named].step
+    shown = known[named]
     return Finding(
         verdict=verdict,
         reason=reason,
         tripped=tripped,
         metric=named,
-        effect=step.canary.ratio - step.baseline.ratio,
+        effect=shown.effect,
+        interval=bounds.interval(shown.bounds, alpha=settings.false_rollback_rate),
         margin=settings.metrics[named].margin,
-        canary=step.canary,
-        baseline=step.baseline,
+        canary=shown.rollout.canary,
+        baseline=shown.rollout.baseline,
         evidence=merged,
         threshold=settings.threshold,
         alarm=alarm,
@@ -242,6 +258,16 @@ def returned(state: JudgeState) -> JudgeState:
     return step_began(replace(state, metrics=calm))
 
 
+def learn_noise(state: JudgeState, requests: Floats, errors: Floats, *, block: float = 300.0) -> JudgeState:
+    """Take the noise of pods from the baseline's own past, before the rollout (`evidence.pod_noise`).
+
+    Args: requests, errors: shape (blocks, pods), at least two hours of blocks; less is not believed.
+    """
+    if requests.shape[0] * block < 7200.0:
+        return state
+    return replace(state, noise=evidence.pod_noise(requests, errors, block=block))
+
+
 def dump_state(state: JudgeState) -> dict[str, Any]:
     """Plain values for JSON. Minus infinity, which JSON has no word for, is null."""
     return {
@@ -251,6 +277,7 @@ def dump_state(state: JudgeState) -> dict[str, Any]:
         "metrics": {
             name: evidence.dump(one.evidence)
             | {"step": _flat(one.step), "rollout": _flat(one.rollout), "through": _finite(one.through)}
+            | {"bounds": bounds.dump(one.bounds), "effect": [one.excess, one.compared]}
             for name, one in state.metrics.items()
         },
     }
@@ -259,43 +286,73 @@ def dump_state(state: JudgeState) -> dict[str, Any]:
 def load_state(plain: dict[str, Any]) -> JudgeState:
     """The inverse of `dump_state`; an empty dictionary is a judge that has seen nothing."""
     metrics = {
-        name: MetricState(evidence.load(one), _arms(one["step"]), _arms(one["rollout"]), _infinite(one["through"]))
+        name: MetricState(
+            evidence.load(one),
+            _arms(one["step"]),
+            _arms(one["rollout"]),
+            _infinite(one["through"]),
+            bounds.load(one["bounds"]),
+            *one["effect"],
+        )
         for name, one in plain.get("metrics", {}).items()
     }
-    noise = plain.get("noise", evidence.FALLBACK_NOISE)
-    return JudgeState(metrics, _infinite(plain.get("through")), noise, plain.get("trips", 0))
+    return JudgeState(metrics, _infinite(plain.get("through")), plain.get("noise"), plain.get("trips", 0))
 
 
 def _take_in(
-    before: MetricState | None, arms: Arms, interval: Interval, one: MetricSettings, settings: Settings, noise: float
+    before: MetricState | None,
+    arms: Arms,
+    interval: Interval,
+    one: MetricSettings,
+    settings: Settings,
+    noise: float | None,
 ) -> MetricState:
     bets = one.bets
     was = before or MetricState(evidence.begin(bets))
     # Without canary requests nothing is said about the canary: a resting one neither gains nor loses.
     canary = arms.canary if arms.canary.requests > 0 else Counts()
     dt = max(interval.end - max(interval.start, was.through), 1e-3)
+    n_c, e_c = canary.requests, min(canary.errors, canary.requests)
+    n_b, e_b = arms.baseline.requests, min(arms.baseline.errors, arms.baseline.requests)
+    known = noise is not None
+    phi = evidence.divisor(
+        was.evidence,
+        n_c,
+        n_b,
+        dt,
+        noise=noise if known else evidence.FALLBACK_NOISE,
+        canary_pods=interval.canary_pods if known else 0,
+        baseline_pods=interval.baseline_pods if known else 0,
+    )
     now = evidence.update(
         was.evidence,
         bets,
-        n_c=canary.requests,
-        e_c=min(canary.errors, canary.requests),
-        n_b=arms.baseline.requests,
-        e_b=min(arms.baseline.errors, arms.baseline.requests),
+        n_c=n_c,
+        e_c=e_c,
+        n_b=n_b,
+        e_b=e_b,
         dt=dt,
         refill_dt=min(dt, 2 * settings.scrape),
         warm=interval.age >= one.warm_after,
-        canary_pods=interval.canary_pods,
-        baseline_pods=interval.baseline_pods,
-        noise=noise,
+        phi=phi,
         refill=settings.refill,
         horizon=settings.horizon,
     )
-    return MetricState(now, was.step + arms, was.rollout + arms, interval.end)
+    both = n_c + n_b
+    return MetricState(
+        now,
+        was.step + arms,
+        was.rollout + arms,
+        interval.end,
+        bounds.update(was.bounds, n_c, e_c, n_b, e_b, phi=phi),
+        was.excess + ((e_c * n_b - e_b * n_c) / both if both else 0.0),
+        was.compared + (n_c * n_b / both if both else 0.0),
+    )
 
 
 def _usable(arms: Arms) -> bool:
     numbers = (arms.canary.requests, arms.canary.errors, arms.baseline.requests, arms.baseline.errors)
-    return all(math.isfinite(number) and number >= 0 for number in numbers)
+    return all(0 <= number <= LARGEST_COUNT for number in numbers)
 
 
 def _merge(log_e: dict[str, float], settings: Settings) -> tuple[float, str]:

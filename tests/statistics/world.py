@@ -146,12 +146,14 @@ def run(
     rest: float = 30.0,
     seed: int = 1,
     longest: float = 4800.0,
+    pods_known: bool = True,
 ) -> Outcome:
     """Play rollouts against the first judge: bucket, trip, rest, the same pods back, bake again.
 
     Args:
         extra: chance that a request fails because of the canary's revision; 0 is harmless.
         base: ratio of errors of everybody.
+        pods_known: whether per-pod counters taught the judge the noise of pods; else its fallback applies.
     """
     settings = settings or Settings(horizon=len(STEPS) * bake)
     rng = np.random.default_rng(seed)
@@ -159,7 +161,9 @@ def run(
     bets = one.bets
     seen = evidence.begin(bets, rollouts)
     pods = Pods(rollouts, noise, dt, base, rng)
-    learned = learned_noise(noise, rps=rps, base=base, dt=5.0, rng=rng)[np.arange(rollouts) % SERVICES]
+    learned = np.full(rollouts, evidence.FALLBACK_NOISE)
+    if pods_known:
+        learned = learned_noise(noise, rps=rps, base=base, dt=5.0, rng=rng)[np.arange(rollouts) % SERVICES]
     weights = np.array([w / 100 for w, _ in STEPS])
     counts = np.array([n for _, n in STEPS])
 
@@ -191,6 +195,15 @@ def run(
         served += np.where(done, 0, e_c)
         in_step += n_c
 
+        phi = evidence.divisor(
+            seen,
+            _column(n_c),
+            _column(n_b),
+            dt,
+            noise=_column(learned),
+            canary_pods=_column(counts[step] * pods_known),
+            baseline_pods=BASELINE_PODS * pods_known,
+        )
         seen = evidence.update(
             seen,
             bets,
@@ -201,9 +214,7 @@ def run(
             dt=dt,
             refill_dt=dt,
             warm=_column(age.min(axis=1) >= one.warm_after),
-            canary_pods=_column(counts[step]),
-            baseline_pods=BASELINE_PODS,
-            noise=_column(learned),
+            phi=phi,
             refill=settings.refill,
             horizon=settings.horizon,
         )

@@ -65,7 +65,7 @@ def test_the_mixture_ever_reaches_its_threshold_in_less_than_alpha_of_rollouts_o
         e_c, e_b = rng.binomial(n_c, 1.25 * p_b + 0.0001), rng.binomial(n_b, p_b)
         seen = evidence.update(
             seen, bets, n_c=n_c, e_c=e_c, n_b=n_b, e_b=e_b, dt=5.0, refill_dt=1e9, warm=True,
-            canary_pods=1, baseline_pods=20, noise=0.0, refill=1.0, horizon=300.0,
+            phi=1.0, refill=1.0, horizon=300.0,
         )  # fmt: skip
         ever |= evidence.log_evidence(seen, bets) >= np.log(20)
 
@@ -76,9 +76,10 @@ def _after(*intervals: tuple[int, int, int, int], warm: bool = True, refill: flo
     bets = alternatives("errors", 0.0001)
     seen = evidence.begin(bets)
     for n_c, e_c, n_b, e_b in intervals:
+        phi = evidence.divisor(seen, n_c, n_b, 5.0, noise=30.0, canary_pods=1, baseline_pods=20)
         seen = evidence.update(
             seen, bets, n_c=n_c, e_c=e_c, n_b=n_b, e_b=e_b, dt=5.0, refill_dt=5.0, warm=warm,
-            canary_pods=1, baseline_pods=20, noise=30.0, refill=refill, horizon=2400.0,
+            phi=phi, refill=refill, horizon=2400.0,
         )  # fmt: skip
     return seen
 

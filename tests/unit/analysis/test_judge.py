@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 
+import numpy as np
 import pytest
 
 from controller.analysis.increments import Arms, Counts, Interval
@@ -16,6 +17,7 @@ from controller.analysis.judge import (
     Verdict,
     dump_state,
     judge,
+    learn_noise,
     load_state,
     look,
     returned,
@@ -69,11 +71,11 @@ def test_the_evidence_outlives_the_rest_but_the_alarm_does_not() -> None:
 
     assert look(back, SETTINGS, now=10.0).evidence == look(tripped, SETTINGS, now=10.0).evidence > 0
     assert look(back, SETTINGS, now=10.0).alarm == pytest.approx(0.0)
-    assert look(back, SETTINGS, now=10.0).canary == Counts()
+    assert back.metrics["errors"].step == Arms()
 
 
 def test_a_fault_that_stays_is_convicted_and_named_with_its_numbers() -> None:
-    _, finding = played(*[BAD] * 12)
+    _, finding = played(*[BAD] * 20)
 
     assert (finding.verdict, finding.reason, finding.metric) == (Verdict.FAIL, "ErrorsRegressed", "errors")
     assert finding.effect == pytest.approx(0.5 - 1 / 950)
@@ -158,6 +160,28 @@ def test_more_metrics_ask_more_of_each() -> None:
     alone, _ = played(*[Arms(Counts(50, 1), Counts(950, 1))] * 20)
     assert TWO.trip > SETTINGS.trip
     assert look(alone, TWO, now=100.0).evidence < look(alone, SETTINGS, now=100.0).evidence
+
+
+def test_the_effect_comes_with_an_interval_around_it() -> None:
+    _, finding = played(*[Arms(Counts(500, 10), Counts(9500, 10))] * 20)
+
+    low, high = finding.interval
+    assert 0.0 < low < finding.effect < high <= 0.05
+
+
+def test_changing_weights_cannot_turn_the_effect_around() -> None:
+    quiet_hour, busy_hour = Arms(Counts(900, 9), Counts(100, 1)), Arms(Counts(100, 10), Counts(900, 90))
+
+    _, finding = played(quiet_hour, busy_hour)
+
+    assert finding.effect == pytest.approx(0.0)
+
+
+def test_two_hours_of_pods_teach_the_noise_and_less_does_not() -> None:
+    requests, errors = np.full((24, 4), 1000.0), np.tile([20.0, 0.0, 0.0, 20.0], (24, 1))
+
+    assert learn_noise(JudgeState(), requests, errors).noise == pytest.approx(277.5)
+    assert learn_noise(JudgeState(), requests[:23], errors[:23]).noise is None
 
 
 def test_a_new_step_counts_its_floor_anew_and_keeps_the_evidence() -> None:
