@@ -1,0 +1,241 @@
+"""Gateway API `HTTPRoute`: fetch here, everything else is pure (`parse_weight` below, patches in `split.py`).
+
+A weight is one conditional patch. A second one takes our name off the rules, so that the owner's next server-side
+apply does not conflict with us; it decides nothing, so its failure is logged and mended by our next write.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import structlog
+
+from controller.errors import Conflict, Forbidden, NeedsUser, NotFound, SerinError
+from controller.kube.resources import HTTPROUTES
+from controller.kube.transport import Api, Lane
+from controller.model.spec import CanarySpec
+from controller.model.world import Weight
+from controller.ports import Ref
+from controller.routers.split import (
+    Names,
+    Patch,
+    Route,
+    backends_named,
+    has_canary,
+    parse_epoch,
+    parse_share,
+    render_disowning,
+    render_removal,
+    render_split,
+    stable_rules,
+)
+
+log = structlog.get_logger(__name__)
+
+DISOWN_TRIES = 3
+
+
+class HttpRouteRouter:
+    """`ports.TrafficRouter` for HTTPRoutes."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+
+    async def read_weight(self, ref: Ref, spec: CanarySpec) -> Weight:
+        """The weight live traffic has now, from a live read."""
+        try:
+            route = await self._read(ref, spec)
+        except NotFound:
+            return Weight(problem="RouteMissing", problem_message=_missing(ref, spec))
+        except Forbidden as error:
+            return Weight(problem="RouteForbidden", problem_message=str(error))
+        return parse_weight(route, spec, ref.canary_name)
+
+    async def set_weight(self, ref: Ref, spec: CanarySpec, percent: float, *, epoch: str, was: str) -> None:
+        """Bring the route to `percent`; no write when it is there already.
+
+        Raises: NeedsUser: there is no rule to split, or it must not be split. Taking traffic away is never refused.
+        """
+        lane: Lane = "usual" if percent else "urgent"
+        try:
+            route = await self._read(ref, spec, lane)
+        except NotFound as error:
+            raise NeedsUser("RouteMissing", _missing(ref, spec)) from error
+        names = names_of(spec, ref.canary_name)
+        unusable = find_misfit(route, spec, names)
+        if unusable is not None and (percent or not stable_rules(route, names)):
+            raise NeedsUser(*unusable)
+        await self._write(ref, spec, render_split(route, names, percent, epoch=epoch, was=was), lane)
+
+    async def remove(self, ref: Ref, spec: CanarySpec) -> None:
+        """Take our entries and annotations out of the route: it is as the owner wrote it."""
+        try:
+            route = await self._read(ref, spec)
+            await self._write(ref, spec, render_removal(route, names_of(spec, ref.canary_name)), "usual")
+        except NotFound:
+            return
+
+    async def _read(self, ref: Ref, spec: CanarySpec, lane: Lane = "usual") -> Route:
+        route: Route = await self._api.get(HTTPROUTES, ref.namespace, spec.traffic.http_route.name, lane=lane)
+        return route
+
+    async def _write(self, ref: Ref, spec: CanarySpec, patch: Patch, lane: Lane) -> None:
+        if not patch:
+            return
+        name = spec.traffic.http_route.name
+        written: Route = await self._api.json_patch(HTTPROUTES, ref.namespace, name, patch, lane=lane)
+        await self._disown(ref, spec, written, lane)
+
+    async def _disown(self, ref: Ref, spec: CanarySpec, route: Route, lane: Lane) -> None:
+        """Gateways write status at the same moment, which reorders the entries: look again, a few times."""
+        name = spec.traffic.http_route.name
+        for left in reversed(range(DISOWN_TRIES)):
+            patch = render_disowning(route, self._api.field_manager)
+            if not patch:
+                return
+            try:
+                await self._api.json_patch(HTTPROUTES, ref.namespace, name, patch, lane=lane)
+                return
+            except Conflict as error:
+                if not left:
+                    log.warning("not_disowned", rollout=ref.key, route=name, reason=error.reason)
+                    return
+            except SerinError as error:
+                log.warning("not_disowned", rollout=ref.key, route=name, reason=error.reason)
+                return
+            try:
+                route = await self._read(ref, spec, lane)
+            except SerinError as error:
+                log.warning("not_disowned", rollout=ref.key, route=name, reason=error.reason)
+                return
+
+
+def names_of(spec: CanarySpec, canary_service: str) -> Names:
+    return Names(spec.traffic.service.name, spec.traffic.service.port, canary_service)
+
+
+def parse_weight(route: Route, spec: CanarySpec, canary_service: str) -> Weight:
+    """What the route gives the canary.
+
+    Rules may differ when somebody edited one: `percent` is the largest. `present` says that our entry is in every
+    rule of stable's; at weight 0 one is enough, because a single one left behind must still be taken out.
+    """
+    names = names_of(spec, canary_service)
+    rules = stable_rules(route, names)
+    percent = max((parse_share(rule, names) or 0.0 for rule in rules), default=0.0)
+    ours = [has_canary(rule, names) for rule in rules]
+    misfit = find_misfit(route, spec, names) or find_rejection(route, names)
+    reason, message = misfit or ("", "")
+    return Weight(
+        percent=percent,
+        present=all(ours) and bool(ours) if percent else any(ours),
+        programmed=is_programmed(route, names),
+        epoch=parse_epoch(route, names),
+        problem=reason,
+        problem_message=message,
+    )
+
+
+def render_patch(route: Route, spec: CanarySpec, canary_service: str, percent: float, *, epoch: str, was: str) -> Patch:
+    """The JSON patch `set_weight` sends; empty when nothing has to change."""
+    return render_split(route, names_of(spec, canary_service), percent, epoch=epoch, was=was)
+
+
+def find_misfit(route: Route, spec: CanarySpec, names: Names) -> tuple[str, str] | None:
+    """Why this route cannot be split, as the owner wrote it: reason and message."""
+    rules = stable_rules(route, names)
+    where = f"HTTPRoute {spec.traffic.http_route.name}"
+    if not rules:
+        found = backends_named(route)
+        sends = f"sends to {', '.join(found)}" if found else "has no backendRefs"
+        return "RouteNotForService", (
+            f"spec.traffic.service: {where} {sends}, never to {names.service}:{names.port}: add "
+            f"`backendRefs: [{{name: {names.service}, port: {names.port}}}]` to a rule of it, or name in "
+            "spec.traffic.service the Service and port that it sends to"
+        )
+    if any("sessionPersistence" in rule for rule in rules):
+        return "SessionPersistence", (
+            f"{where} has sessionPersistence on a rule for {names.service}: clients would stick to one revision "
+            "whatever the weight, so it cannot be canaried: remove sessionPersistence from that rule"
+        )
+    if all(parse_share(rule, names) is None for rule in rules):
+        return "RouteNotForService", (
+            f"{where} gives weight 0 to {names.service}:{names.port}: raise the weight of its backendRef above 0"
+        )
+    return None
+
+
+def find_rejection(route: Route, names: Names) -> tuple[str, str] | None:
+    """What a gateway has against this generation of the route."""
+    for parent in _reporting_parents(route):
+        for condition in _current(route, parent):
+            if condition.get("status") == "False" and not _is_ours(condition, names):
+                said = condition.get("message") or condition.get("reason") or "no reason given"
+                return "RouteNotAccepted", (
+                    f"HTTPRoute {_name(route)}: {parent.get('controllerName', 'a gateway')} reports "
+                    f"{condition['type']}=False: {said}"
+                )
+    return None
+
+
+def is_programmed(route: Route, names: Names) -> bool:
+    """Every parent of the route that reports, at least one, has accepted this generation of it."""
+    parents = _reporting_parents(route)
+    return bool(parents) and all(_has_taken(route, parent, names) for parent in parents)
+
+
+def _has_taken(route: Route, parent: dict[str, Any], names: Names) -> bool:
+    current = _current(route, parent)
+    accepted = any(c["type"] == "Accepted" and c.get("status") == "True" for c in current)
+    return accepted and all(c.get("status") != "False" or _is_ours(c, names) for c in current)
+
+
+def _is_ours(condition: dict[str, Any], names: Names) -> bool:
+    """The gateway misses only the canary Service, which is not there yet or not there any more."""
+    return (
+        condition["type"] == "ResolvedRefs"
+        and condition.get("reason") == "BackendNotFound"
+        and f'{names.canary}"' in condition.get("message", "").replace("'", '"')
+    )
+
+
+def _current(route: Route, parent: dict[str, Any]) -> list[dict[str, Any]]:
+    """Accepted and ResolvedRefs, as far as they speak about this generation."""
+    generation = (route.get("metadata") or {}).get("generation", 0)
+    return [
+        condition
+        for condition in parent.get("conditions") or []
+        if condition.get("type") in ("Accepted", "ResolvedRefs")
+        and condition.get("observedGeneration", 0) >= generation
+    ]
+
+
+def _reporting_parents(route: Route) -> list[dict[str, Any]]:
+    """Statuses of parents the route still names; a gateway it has left may never clean up behind itself."""
+    namespace = (route.get("metadata") or {}).get("namespace", "")
+    named = {_parent_key(parent, namespace) for parent in (route.get("spec") or {}).get("parentRefs") or []}
+    reports = (route.get("status") or {}).get("parents") or []
+    return [report for report in reports if _parent_key(report.get("parentRef") or {}, namespace) in named]
+
+
+def _parent_key(parent: dict[str, Any], namespace: str) -> tuple[Any, ...]:
+    return (
+        parent.get("group", "gateway.networking.k8s.io"),
+        parent.get("kind", "Gateway"),
+        parent.get("namespace") or namespace,
+        parent.get("name"),
+        parent.get("sectionName"),
+        parent.get("port"),
+    )
+
+
+def _name(route: Route) -> str:
+    return str((route.get("metadata") or {}).get("name", ""))
+
+
+def _missing(ref: Ref, spec: CanarySpec) -> str:
+    name = spec.traffic.http_route.name
+    return (
+        f"spec.traffic.httpRoute.name: there is no HTTPRoute {name} in namespace {ref.namespace}: "
+        "create it, or name the one that serves this Service"
+    )
