@@ -1,4 +1,7 @@
-"""Against the real API server: run inside the local cluster, `python -m tests.cluster run -- pytest tests/cluster/kube`."""
+"""Against the real API server, so inside the local cluster.
+
+`python -m tests.cluster run -- pytest tests/cluster/kube`
+"""
 
 from __future__ import annotations
 

@@ -79,6 +79,7 @@ class Proxy:
             transport = stream._req.transport if stream._req else None  # type: ignore[attr-defined]
             if transport is not None:
                 transport.abort()
+        self.streams.clear()
 
     def count(self, method: str, path: str) -> int:
         return sum(1 for used, where, _ in self.requests if used == method and path in where)

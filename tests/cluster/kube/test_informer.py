@@ -66,10 +66,15 @@ async def watching(api: Api, namespace: str, timing: Timing = QUICK) -> AsyncIte
             await task
 
 
-async def stream_open(proxy: Proxy, within: float = 10.0) -> None:
+async def eventually(true: Callable[[], object], within: float = 15.0) -> None:
+    """For what tells nobody when it happens."""
     async with asyncio.timeout(within):
-        while not proxy.streams:
+        while not true():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
+
+
+async def stream_open(proxy: Proxy) -> None:
+    await eventually(lambda: proxy.streams)
 
 
 async def test_every_change_arrives_once_with_before_and_after(api: Api, namespace: str) -> None:
@@ -173,9 +178,7 @@ async def test_bookmarks_carry_the_version_forward_and_streams_follow_each_other
     async with watching(through, namespace, Timing(watch_lasts=5.0, idle=6.0)) as watched:
         before = watched.informer.resource_version
         other = await api.create(CONFIGMAPS, "default", settings(f"other-{namespace}"), type=Settings)
-        async with asyncio.timeout(15):
-            while watched.informer.resource_version < int(other.metadata.resource_version):
-                await asyncio.sleep(0.05)
+        await eventually(lambda: watched.informer.resource_version >= int(other.metadata.resource_version))
 
         assert watched.informer.resource_version > before
         assert watched.changes == []
@@ -193,7 +196,5 @@ async def test_the_age_grows_while_the_server_is_away_and_falls_when_it_is_back(
         assert watched.informer.age() > 1.4
 
         proxy.calm()
-        await stream_open(proxy)
-        await asyncio.sleep(0.1)
-        assert watched.informer.age() < 1.0
+        await eventually(lambda: watched.informer.age() < 1.0)
         assert watched.informer.synced

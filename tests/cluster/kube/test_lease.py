@@ -155,7 +155,7 @@ async def test_a_lease_that_is_no_longer_ours_is_lost_at_the_next_renewal(api: A
         case "forged term":
             await api.merge_patch(LEASES, namespace, "leader", {"spec": {"leaseTransitions": 99}})
     async with asyncio.timeout(QUICK.deadline):
-        while not ended:
+        while not ended:  # noqa: ASYNC110 - another thread writes it
             await asyncio.sleep(0.02)
 
     assert ended == [EXIT_CODE]

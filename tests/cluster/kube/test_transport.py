@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -36,12 +37,18 @@ class Settings(Object, frozen=True, kw_only=True):
     data: dict[str, str] = {}
 
 
+async def until_refused(write: Callable[[], Awaitable[Any]]) -> None:
+    """A policy is in force some moments after it was written."""
+    async with asyncio.timeout(20):
+        while True:
+            await write()
+
+
 async def test_an_object_lives_through_create_read_patch_replace_and_delete(api: Api, namespace: str) -> None:
     made = await api.create(CONFIGMAPS, namespace, settings("a", x="1"), type=Settings)
     patched = await api.merge_patch(CONFIGMAPS, namespace, "a", {"data": {"x": None, "y": "2"}}, type=Settings)
-    replaced = await api.replace(
-        CONFIGMAPS, namespace, "a", settings("a", z="3") | {"metadata": {"name": "a", "resourceVersion": patched.metadata.resource_version}}
-    )  # fmt: skip
+    read = {"name": "a", "resourceVersion": patched.metadata.resource_version}
+    replaced = await api.replace(CONFIGMAPS, namespace, "a", settings("a", z="3") | {"metadata": read})
 
     assert made.data == {"x": "1"}
     assert patched.data == {"y": "2"}
@@ -144,9 +151,7 @@ async def test_an_admission_policy_refuses_with_its_own_words(api: Api, namespac
         await api.create(CONFIGMAPS, namespace, settings("a", x="good"))
         patch = [{"op": "replace", "path": "/data/x", "value": "bad"}]
         with pytest.raises(Refused, match="write something better"):
-            async with asyncio.timeout(20):
-                while True:  # a policy is in force some moments after it was written
-                    await api.json_patch(CONFIGMAPS, namespace, "a", patch, dry_run=True)
+            await until_refused(lambda: api.json_patch(CONFIGMAPS, namespace, "a", patch, dry_run=True))
     finally:
         await api.delete(BINDINGS, None, name)
         await api.delete(POLICIES, None, name)
@@ -166,10 +171,13 @@ async def test_missing_rights_name_verb_and_resource(api: Api, namespace: str, c
 
 
 async def test_a_watch_from_a_forgotten_version_is_gone(api: Api) -> None:
-    with pytest.raises(Gone):
+    async def follow() -> None:
         async with api.watch(CONFIGMAPS, resource_version="1", lasts=5, idle=5) as events:
             async for _ in events:
                 pass
+
+    with pytest.raises(Gone):
+        await follow()
 
 
 async def test_a_server_that_does_not_answer_is_unavailable_within_the_timeout(through: Api, proxy: Proxy) -> None:
