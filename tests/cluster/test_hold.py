@@ -1,0 +1,532 @@
+"""Edits are held by the API server, and a Deployment is tried and released, on a real control plane.
+
+The rows of both tables of the design: how people and tools edit a Deployment, and what each moment of a rollout
+does to it. The controller does not run here; its workload adapter is called as its own service account.
+"""
+
+import json
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from controller.errors import Conflict, Fenced, NeedsUser, Refused
+from controller.kube.resources import Resource
+from controller.kube.transport import Api
+from controller.model.spec import CanarySpec, parse_canary_spec
+from controller.model.status import Stable
+from controller.model.world import Target
+from controller.ports import Ref
+from controller.workloads.deployment import DeploymentWorkload
+from tests.cluster.cluster import write_kubeconfig
+from tests.cluster.conftest import RunningCluster
+from tests.cluster.objects import (
+    CommandFailed,
+    apply,
+    eventually,
+    get,
+    kubectl,
+    namespace_object,
+    shop_deployment,
+    shop_service,
+    state_dir,
+)
+
+MANIFESTS = Path(__file__).parents[2] / "manifests"
+SERIN = "system:serviceaccount:serin-system:serin-controller"
+CANARIES = Resource("serin.dev", "v1alpha1", "canaries", "Canary")
+RECORDS = Resource("serin.dev", "v1alpha1", "releaserecords", "ReleaseRecord")
+
+Object = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def installed(cluster: RunningCluster) -> None:
+    """Serin without its controller: kinds, rights and admission."""
+    apply([namespace_object("serin-system")])
+    kubectl("apply", "--server-side", "--force-conflicts", "-f", str(MANIFESTS / "crd"))
+    for name in ("canaries", "releaserecords"):
+        kubectl("wait", f"crd/{name}.serin.dev", "--for=condition=Established", "--timeout=30s")
+    kubectl("apply", "--server-side", "--force-conflicts", "-f", str(MANIFESTS / "rbac"))
+    for file in ("hold.yaml", "records.yaml"):
+        kubectl("apply", "--server-side", "--force-conflicts", "-f", str(MANIFESTS / "admission" / file))
+
+
+@dataclass
+class Story:
+    """One Deployment under one Canary, and the workload adapter as the controller has it."""
+
+    namespace: str
+    api: Api
+    workload: DeploymentWorkload
+    ref: Ref
+    spec: CanarySpec
+    stable: Stable
+
+    async def target(self, candidate: str = "") -> Target:
+        found = await self.workload.read_target(self.ref, self.spec, self.stable.hash, candidate)
+        assert found is not None
+        return found
+
+    async def remember(self, **status: Any) -> None:
+        """Write the Canary's status as the controller does."""
+        body = {"status": {"leaderEpoch": 1} | status}
+        await self.api.merge_patch(CANARIES, self.namespace, self.ref.name, body, subresource="status")
+
+    def kubectl(self, *args: str, **options: Any) -> str:
+        return kubectl("-n", self.namespace, *args, **options)
+
+    def deployment(self) -> Object:
+        return get("deployment", "shop", self.namespace)
+
+    def pods(self, selector: str = "app=shop") -> dict[str, Object]:
+        return {pod["metadata"]["uid"]: pod for pod in get("pods", "", self.namespace, selector)["items"]}
+
+    def replicasets(self) -> dict[str, Object]:
+        return {found["metadata"]["name"]: found for found in get("replicasets", "", self.namespace)["items"]}
+
+    def edit(self, revision: str = "v2") -> None:
+        """The owner ships another image."""
+        self.kubectl("set", "image", "deployment/shop", f"app=registry.local/shop:{revision}")
+
+
+def manifest(story: Story, revision: str = "v2", replicas: int = 2) -> Object:
+    return shop_deployment("shop", story.namespace, revision, replicas)
+
+
+@pytest.fixture
+def place(namespace: str, installed: None) -> str:
+    """A namespace whose pods are Ready without processes, with one Deployment that has had two revisions."""
+    kubectl("label", "namespace", namespace, "tests.serin.dev/no-process=true")
+    for revision in ("v0", "v1"):
+        kubectl("apply", "-f", "-", stdin=shop_deployment("shop", namespace, revision))
+        kubectl("rollout", "status", "deployment/shop", "-n", namespace, "--timeout=60s")
+    apply([shop_service("shop", namespace)])
+    return namespace
+
+
+async def open_api() -> Api:
+    """The API as Serin's service account: its rights are those of manifests/rbac."""
+    groups = ["system:serviceaccounts", "system:serviceaccounts:serin-system", "system:authenticated"]
+    return await Api.connect(str(write_kubeconfig(state_dir(), SERIN, groups)))
+
+
+@pytest.fixture
+async def adopted(place: str) -> AsyncIterator[Story]:
+    """The Deployment adopted by a Canary, and the hold proven."""
+    wanted = {
+        "targetRef": {"kind": "Deployment", "name": "shop"},
+        "traffic": {"service": {"name": "shop", "port": 80}, "httpRoute": {"name": "shop"}},
+    }
+    body = {
+        "apiVersion": "serin.dev/v1alpha1",
+        "kind": "Canary",
+        "metadata": {"name": "shop", "namespace": place},
+        "spec": wanted,
+    }
+    apply([body])
+    made = get("canaries.serin.dev", "shop", place)
+    async with await open_api() as api:
+        workload = DeploymentWorkload(api, now=lambda: datetime.now(UTC))
+        ref, spec = Ref(place, "shop", made["metadata"]["uid"]), parse_canary_spec(wanted)
+        target = None
+        while target is None or not target.settled_hash:
+            target = await workload.read_target(ref, spec, "", "")
+        stable = Stable(
+            uid=target.uid,
+            hash=target.settled_hash,
+            template_hash=target.settled_template_hash,
+            template=target.settled_template,
+        )
+        story = Story(place, api, workload, ref, spec, stable)
+        await story.remember(phase="Idle", stable=msgspec.to_builtins(stable))
+        while not await workload.prove_hold(ref, spec, target):
+            pass
+        yield story
+
+
+def client_side(story: Story) -> None:
+    story.kubectl("apply", "-f", "-", stdin=manifest(story))
+
+
+def server_side(story: Story) -> None:
+    story.kubectl(
+        "apply", "--server-side", "--force-conflicts", "--field-manager=team", "-f", "-", stdin=manifest(story)
+    )
+
+
+def replace(story: Story) -> None:
+    story.kubectl("replace", "-f", "-", stdin=manifest(story))
+
+
+def restart(story: Story) -> None:
+    story.kubectl("rollout", "restart", "deployment/shop")
+
+
+def undo(story: Story) -> None:
+    story.kubectl("rollout", "undo", "deployment/shop")
+
+
+@pytest.mark.parametrize("edit", [client_side, server_side, replace, Story.edit, restart, undo])
+async def test_whatever_edits_the_template_is_held(adopted: Story, edit: Callable[[Story], None]) -> None:
+    pods, replicasets = adopted.pods().keys(), adopted.replicasets().keys()
+    edit(adopted)
+    assert adopted.deployment()["spec"]["paused"] is True
+    eventually(lambda: adopted.deployment()["status"]["observedGeneration"] >= 3)
+    assert adopted.replicasets().keys() == replicasets
+    assert adopted.pods().keys() == pods
+    held = await adopted.target()
+    assert held.template_hash != adopted.stable.template_hash
+    assert held.settled_hash == adopted.stable.hash
+
+
+async def test_a_held_edit_stays_held_whoever_tries_to_let_it_go(adopted: Story) -> None:
+    client_side(adopted)
+    client_side(adopted)
+    assert adopted.deployment()["spec"]["paused"] is True
+    for attempt in (lambda: adopted.kubectl("rollout", "resume", "deployment/shop"), lambda: replace(adopted)):
+        with pytest.raises(CommandFailed, match="held by Canary shop"):
+            attempt()
+    through_status = '{"spec": {"paused": false, "template": {"spec": {"terminationGracePeriodSeconds": 3}}}}'
+    adopted.kubectl("patch", "deployment", "shop", "--subresource=status", "--type=merge", "-p", through_status)
+    held = adopted.deployment()["spec"]
+    assert held["paused"] is True
+    assert held["template"]["spec"]["terminationGracePeriodSeconds"] == 10
+
+
+async def test_while_held_new_pods_have_the_old_template(adopted: Story) -> None:
+    adopted.edit()
+    adopted.kubectl("scale", "deployment/shop", "--replicas=3")
+    victim = next(iter(adopted.pods().values()))["metadata"]["name"]
+    adopted.kubectl("delete", "pod", victim, "--wait=false")
+
+    def three_old() -> bool:
+        alive = [pod for pod in adopted.pods().values() if "deletionTimestamp" not in pod["metadata"]]
+        hashes = {pod["metadata"]["labels"]["pod-template-hash"] for pod in alive}
+        return len(alive) == 3 and hashes == {adopted.stable.hash}
+
+    eventually(three_old)
+
+
+async def test_an_edit_while_releasing_is_refused_and_the_roll_goes_on(adopted: Story) -> None:
+    adopted.edit()
+    await adopted.remember(phase="Releasing", stable=msgspec.to_builtins(adopted.stable))
+    await adopted.workload.release(adopted.ref, adopted.spec, await adopted.target(), epoch="1.0")
+
+    def refused() -> bool:
+        try:
+            adopted.edit("v3")
+        except CommandFailed as error:
+            return "being released by Canary shop: retry when it has finished" in str(error)
+        return False
+
+    eventually(refused, within=5)
+    adopted.kubectl("rollout", "status", "deployment/shop", "--timeout=60s")
+    image = adopted.deployment()["spec"]["template"]["spec"]["containers"][0]["image"]
+    assert image == "registry.local/shop:v2"
+
+
+def test_before_stable_is_recorded_an_edit_rolls_natively(place: str) -> None:
+    kubectl("set", "image", "deployment/shop", "app=registry.local/shop:v2", "-n", place)
+    kubectl("rollout", "status", "deployment/shop", "-n", place, "--timeout=60s")
+    assert "paused" not in get("deployment", "shop", place)["spec"]
+
+
+async def test_a_deployment_made_again_under_the_same_name_is_not_held(adopted: Story) -> None:
+    adopted.kubectl("delete", "deployment", "shop")
+    client_side(adopted)
+    adopted.edit("v3")
+    assert "paused" not in adopted.deployment()["spec"]
+
+
+async def test_a_canary_that_is_going_holds_nothing_new(adopted: Story) -> None:
+    adopted.kubectl(
+        "patch", "canary", "shop", "--type=merge", "-p", '{"metadata":{"finalizers":["serin.dev/release"]}}'
+    )
+    adopted.kubectl("delete", "canary", "shop", "--wait=false")
+    target = await adopted.target()
+    while await adopted.workload.prove_hold(adopted.ref, adopted.spec, target):
+        pass
+    adopted.edit()
+    assert "paused" not in adopted.deployment()["spec"]
+    adopted.kubectl("patch", "canary", "shop", "--type=merge", "-p", '{"metadata":{"finalizers":null}}')
+
+
+async def test_detach_needs_its_verb_and_stables_template(adopted: Story) -> None:
+    adopted.edit()
+    back = json.dumps({"spec": {"template": adopted.stable.template}})
+    adopted.kubectl("patch", "deployment", "shop", "--type=merge", "-p", back)
+    assert adopted.deployment()["spec"]["paused"] is True
+    verbs = {"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["get", "patch", "update"]}
+    role = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "Role",
+        "metadata": {"name": "edit", "namespace": adopted.namespace},
+        "rules": [verbs],
+    }
+    apply([role])
+    adopted.kubectl("create", "rolebinding", "edit", "--role=edit", "--user=dora")
+    with pytest.raises(CommandFailed, match="held by Canary shop"):
+        adopted.kubectl("rollout", "resume", "deployment/shop", user="dora")
+    adopted.kubectl(
+        "create", "role", "detach", "--verb=detach", "--resource=canaries.serin.dev", "--resource-name=shop"
+    )
+    adopted.kubectl("create", "rolebinding", "detach", "--role=detach", "--user=dora")
+    eventually(lambda: adopted.kubectl("rollout", "resume", "deployment/shop", user="dora"), within=5)
+    assert "paused" not in adopted.deployment()["spec"]
+
+
+async def test_a_withdrawn_edit_leaves_no_trace_on_the_target(adopted: Story) -> None:
+    server_side(adopted)
+    target = await adopted.target()
+    await adopted.workload.pause(adopted.ref, adopted.spec, target, epoch="1.1")
+    assert adopted.deployment()["metadata"]["annotations"]["serin.dev/epoch"] == "1.1"
+    before = await adopted.target()
+    template = adopted.stable.template
+    await adopted.workload.restore(adopted.ref, adopted.spec, before, template, epoch="1.1", paused=False)
+    after = get("deployment", "shop", adopted.namespace)
+    assert "paused" not in after["spec"]
+    assert "serin.dev/epoch" not in after["metadata"]["annotations"]
+    assert not [entry for entry in managers(adopted, "deployment") if entry == "serin"]
+
+
+def managers(story: Story, kind: str, name: str = "shop") -> list[str]:
+    body = json.loads(story.kubectl("get", kind, name, "-o", "json", "--show-managed-fields"))
+    return [entry["manager"] for entry in body["metadata"]["managedFields"]]
+
+
+async def test_the_owners_server_side_apply_never_conflicts_with_us(adopted: Story) -> None:
+    def owner_applies(body: Object) -> None:
+        adopted.kubectl("apply", "--server-side", "--field-manager=helm", "-f", "-", stdin=body)
+
+    service = shop_service("shop", adopted.namespace)
+    adopted.kubectl(
+        "apply", "--server-side", "--force-conflicts", "--field-manager=helm", "-f", "-", stdin=manifest(adopted)
+    )
+    adopted.kubectl("apply", "--server-side", "--force-conflicts", "--field-manager=helm", "-f", "-", stdin=service)
+    await adopted.workload.pin(adopted.ref, adopted.spec, adopted.stable.hash)
+    assert get("service", "shop", adopted.namespace)["spec"]["selector"]["pod-template-hash"] == adopted.stable.hash
+    owner_applies(service)
+    assert "pod-template-hash" not in get("service", "shop", adopted.namespace)["spec"]["selector"]
+    target = await adopted.target()
+    await adopted.workload.restore(adopted.ref, adopted.spec, target, adopted.stable.template, epoch="1.1", paused=True)
+    owner_applies(manifest(adopted))
+    await adopted.workload.release(adopted.ref, adopted.spec, await adopted.target(), epoch="1.1")
+    owner_applies(manifest(adopted))
+
+
+async def test_pins_keep_every_service_on_stable_and_come_off_without_a_trace(adopted: Story) -> None:
+    apply([shop_service("second", adopted.namespace, {"app": "shop"})])
+    adopted.edit()
+    target = await adopted.target()
+    before = {name: get("service", name, adopted.namespace) for name in ("shop", "second")}
+    await adopted.workload.pin(adopted.ref, adopted.spec, adopted.stable.hash)
+    pins = await adopted.workload.read_pins(adopted.ref, adopted.spec, target, adopted.stable.hash)
+    assert (pins.any_pin, pins.problems) == (True, ())
+    assert {get("service", name, adopted.namespace)["spec"]["selector"]["pod-template-hash"] for name in before} == {
+        adopted.stable.hash
+    }
+    await adopted.workload.unpin(adopted.ref, adopted.spec)
+    for name, was in before.items():
+        now = get("service", name, adopted.namespace)
+        assert now["spec"] == was["spec"]
+        assert "serin.dev/pinned" not in now["metadata"].get("annotations", {})
+        assert "serin" not in managers(adopted, "service", name)
+
+
+async def test_a_service_that_cannot_be_pinned_is_named_and_nothing_is_touched(adopted: Story) -> None:
+    apply([shop_service("second", adopted.namespace, {"app": "shop", "pod-template-hash": adopted.stable.hash})])
+    with pytest.raises(NeedsUser, match="second") as refused:
+        await adopted.workload.pin(adopted.ref, adopted.spec, adopted.stable.hash)
+    assert refused.value.reason == "ServiceNotPinnable"
+    assert "pod-template-hash" not in get("service", "shop", adopted.namespace)["spec"]["selector"]
+
+
+async def start_canary(story: Story, attempt: str = "a1", replicas: int = 1, epoch: str = "1.0") -> None:
+    target = await story.target()
+    await story.workload.apply_canary(story.ref, story.spec, target, attempt=attempt, replicas=replicas, epoch=epoch)
+
+
+async def until(check: Callable[[], Any]) -> Any:
+    """Ask until the answer is true; the test's own time limit ends it."""
+    while not (answer := await check()):
+        pass
+    return answer
+
+
+async def test_a_canary_runs_beside_the_target_and_neither_adopts_the_other(adopted: Story) -> None:
+    adopted.edit()
+    await adopted.workload.pin(adopted.ref, adopted.spec, adopted.stable.hash)
+    await start_canary(adopted, replicas=2)
+
+    async def serving() -> Any:
+        seen = await adopted.workload.read_canary(adopted.ref, adopted.spec)
+        return seen if (seen.ready, seen.endpoints) == (2, 2) else None
+
+    seen = await until(serving)
+    assert (seen.attempt, seen.wanted, seen.epoch, seen.trouble) == ("a1", 2, "1.0", "")
+    target = await adopted.target()
+    assert (target.replicas, target.stable_ready, target.settled_hash) == (2, 2, adopted.stable.hash)
+
+    async def only_stable() -> bool:
+        return (await adopted.workload.read_pins(adopted.ref, adopted.spec, target, adopted.stable.hash)).pinned
+
+    assert await until(only_stable)
+    canary = get("deployment", "shop-canary", adopted.namespace)
+    owners = [
+        found["metadata"]["ownerReferences"][0]["uid"]
+        for found in adopted.replicasets().values()
+        if "serin.dev/canary" in found["metadata"]["labels"]
+    ]
+    assert owners == [canary["metadata"]["uid"]]
+    before = adopted.pods("serin.dev/canary=a1").keys()
+    await adopted.workload.replace_pods(adopted.ref, adopted.spec)
+    eventually(lambda: len(adopted.pods("serin.dev/canary=a1").keys() - before) == 2)
+    await adopted.workload.delete_canary(adopted.ref, adopted.spec)
+    eventually(lambda: not adopted.pods("serin.dev/canary=a1"))
+    assert not (await adopted.workload.read_canary(adopted.ref, adopted.spec)).exists
+    assert len(adopted.pods()) == 2
+
+
+async def test_a_canary_of_an_older_attempt_goes_before_the_next_comes(adopted: Story) -> None:
+    adopted.edit()
+    await start_canary(adopted)
+    first = get("deployment", "shop-canary", adopted.namespace)["metadata"]["uid"]
+
+    async def second() -> bool:
+        await start_canary(adopted, "a2", epoch="1.1")
+        return (await adopted.workload.read_canary(adopted.ref, adopted.spec)).attempt == "a2"
+
+    await until(second)
+    assert get("deployment", "shop-canary", adopted.namespace)["metadata"]["uid"] != first
+    assert get("service", "shop-canary", adopted.namespace)["spec"]["selector"]["serin.dev/canary"] == "a2"
+
+
+async def test_an_object_of_that_name_that_is_not_ours_is_left_alone(adopted: Story) -> None:
+    apply([shop_deployment("shop-canary", adopted.namespace)])
+    adopted.edit()
+    with pytest.raises(NeedsUser, match="shop-canary") as taken:
+        await start_canary(adopted)
+    assert taken.value.reason == "NameTaken"
+    await adopted.workload.delete_canary(adopted.ref, adopted.spec)
+    assert get("deployment", "shop-canary", adopted.namespace)["spec"]["replicas"] == 2
+
+
+async def test_a_late_write_of_an_older_leader_or_of_an_older_read_does_nothing(adopted: Story) -> None:
+    adopted.edit()
+    await start_canary(adopted, epoch="2.0")
+    with pytest.raises(Fenced):
+        await start_canary(adopted, replicas=5, epoch="1.7")
+    old = await adopted.target()
+    adopted.edit("v3")
+    with pytest.raises(Conflict):
+        await adopted.workload.release(adopted.ref, adopted.spec, old, epoch="2.0")
+    assert adopted.deployment()["spec"]["paused"] is True
+
+
+async def test_a_quota_that_is_exceeded_is_the_canarys_trouble(adopted: Story) -> None:
+    adopted.edit()
+    adopted.kubectl("create", "quota", "small", "--hard=pods=2")
+    eventually(lambda: get("resourcequota", "small", adopted.namespace)["status"]["used"]["pods"] == "2")
+    await start_canary(adopted)
+
+    async def trouble() -> str:
+        return (await adopted.workload.read_canary(adopted.ref, adopted.spec)).trouble
+
+    assert await until(trouble) == "QuotaExceeded"
+
+
+async def test_scaled_to_zero_and_up_while_held_brings_stable_back(adopted: Story) -> None:
+    """The candidate's revision once existed: its empty ReplicaSet would come up instead."""
+    undo(adopted)
+    candidate = (await adopted.target()).template_hash
+    (stale,) = (await adopted.target(candidate)).stale_replicasets
+    await adopted.workload.delete_replicaset(adopted.ref, stale)
+    adopted.kubectl("scale", "deployment/shop", "--replicas=0")
+    eventually(lambda: not adopted.pods())
+    adopted.kubectl("scale", "deployment/shop", "--replicas=2")
+    eventually(lambda: len(adopted.pods()) == 2)
+    hashes = {pod["metadata"]["labels"]["pod-template-hash"] for pod in adopted.pods().values()}
+    assert hashes == {adopted.stable.hash}
+
+
+async def test_a_replicaset_with_pods_is_never_deleted(adopted: Story) -> None:
+    with pytest.raises(Conflict):
+        await adopted.workload.delete_replicaset(adopted.ref, f"shop-{adopted.stable.hash}")
+
+
+async def test_a_failed_release_rolls_back_to_stables_template(adopted: Story) -> None:
+    adopted.edit()
+    await adopted.workload.release(adopted.ref, adopted.spec, await adopted.target(), epoch="1.0")
+    assert (await adopted.target()).epoch == "1.0"
+    eventually(lambda: len(adopted.replicasets()) == 3)
+
+    async def restored() -> bool:
+        try:
+            await adopted.workload.restore(
+                adopted.ref, adopted.spec, await adopted.target(), adopted.stable.template, epoch="1.1", paused=False
+            )
+        except Conflict:
+            return False
+        return True
+
+    await until(restored)
+    adopted.kubectl("rollout", "status", "deployment/shop", "--timeout=60s")
+    assert (await adopted.target()).settled_hash == adopted.stable.hash
+
+
+RECORD = {
+    "canary": "shop",
+    "canaryUid": "u",
+    "attempt": "a1",
+    "startedAt": "2026-11-21T12:00:00Z",
+    "templateHash": "abc",
+    "steps": [{"step": 1, "weight": 1, "at": "2026-11-21T12:00:01Z"}],
+}
+
+
+async def test_a_record_only_grows_and_an_outcome_seals_it(place: str) -> None:
+    body = {
+        "apiVersion": "serin.dev/v1alpha1",
+        "kind": "ReleaseRecord",
+        "metadata": {"name": "shop-a1"},
+        "spec": RECORD,
+    }
+
+    async with await open_api() as api:
+
+        async def change(**fields: Any) -> None:
+            await api.merge_patch(RECORDS, place, "shop-a1", {"spec": fields})
+
+        async def policy_is_in_force() -> bool:
+            try:
+                kubectl("create", "--dry-run=server", "-n", place, "-f", "-", stdin=body)
+            except CommandFailed as error:
+                return "written by Serin's controller only" in str(error)
+            return False
+
+        await until(policy_is_in_force)
+        await api.create(RECORDS, place, body)
+        second = {"step": 2, "weight": 5, "at": "2026-11-21T12:00:09Z"}
+        await change(steps=[*RECORD["steps"], second], planDigest="sha256:1")
+        for attack in (
+            {"steps": [second]},
+            {"steps": []},
+            {"steps": [second, *RECORD["steps"]]},
+            {"templateHash": "xyz"},
+            {"planDigest": None},
+            {"origin": {"treated": "human"}},
+        ):
+            with pytest.raises(Refused):
+                await change(**attack)
+        await change(outcome="Promoted", finishedAt="2026-11-21T12:01:00Z")
+        for attack in ({"message": "later"}, {"outcome": None}, {"verdicts": []}):
+            if attack != {"verdicts": []}:
+                with pytest.raises(Refused, match="sealed"):
+                    await change(**attack)
+        with pytest.raises(CommandFailed, match="written by Serin's controller only"):
+            kubectl("label", "releaserecord", "shop-a1", "-n", place, "a=b")
