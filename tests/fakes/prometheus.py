@@ -65,6 +65,8 @@ class FakePrometheus:
     url: str = ""
     hold: asyncio.Event | None = None
     """when given, no answer before it is set"""
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
+    """set with the first query"""
     _runner: web.AppRunner | None = None
 
     def put(self, name: str, points: Points | Callable[[float, float], Points], **labels: str) -> Scripted:
@@ -92,6 +94,7 @@ class FakePrometheus:
     async def _query(self, request: web.Request) -> web.StreamResponse:
         self.queries.append(dict(request.query))
         self.headers.append(dict(request.headers))
+        self.asked.set()
         if self.hold is not None:
             await self.hold.wait()
         headers = {"Date": self.date} if self.date else {}

@@ -16,7 +16,7 @@ from controller.errors import NeedsUser, NotFound, SourceUnavailable
 from controller.model.spec import CanarySpec, Credentials, LatencyRule, Metric, MetricsSourceSpec, SecretRef
 from controller.ports import MetricSamples, Ref
 from controller.sources.prometheus import PrometheusSource
-from tests.fakes.prometheus import Fault, FakePrometheus
+from tests.fakes.prometheus import FakePrometheus, Fault
 
 REF = Ref("shop", "checkout", "uid-1")
 NOW = 1_800_000_000.0
@@ -222,8 +222,7 @@ async def test_the_same_question_at_the_same_time_is_asked_once(server: FakeProm
 
     async with opened(server) as source:
         first, second = asyncio.create_task(read(source)), asyncio.create_task(read(source))
-        while not server.queries:
-            await asyncio.sleep(0)
+        await server.asked.wait()
         server.hold.set()
         answers = await asyncio.gather(first, second)
 
@@ -237,8 +236,7 @@ async def test_who_stops_waiting_takes_the_answer_from_nobody(server: FakePromet
 
     async with opened(server) as source:
         first, second = asyncio.create_task(read(source)), asyncio.create_task(read(source))
-        while not server.queries:
-            await asyncio.sleep(0)
+        await server.asked.wait()
         first.cancel()
         server.hold.set()
         found = await second
