@@ -72,6 +72,15 @@ class Story:
         assert found is not None
         return found
 
+    async def write(self, change: str, *args: Any, **options: Any) -> None:
+        """A change of the target as the loop makes it: after a conflict it looks again."""
+        while True:
+            try:
+                target = await self.target()
+                return await getattr(self.workload, change)(self.ref, self.spec, target, *args, **options)
+            except Conflict:
+                continue
+
     async def remember(self, **status: Any) -> None:
         """Write the Canary's status as the controller does."""
         body = {"status": {"leaderEpoch": 1} | status}
@@ -215,7 +224,7 @@ async def test_while_held_new_pods_have_the_old_template(adopted: Story) -> None
 async def test_an_edit_while_releasing_is_refused_and_the_roll_goes_on(adopted: Story) -> None:
     adopted.edit()
     await adopted.remember(phase="Releasing", stable=msgspec.to_builtins(adopted.stable))
-    await adopted.workload.release(adopted.ref, adopted.spec, await adopted.target(), epoch="1.0")
+    await adopted.write("release", epoch="1.0")
 
     def refused() -> bool:
         try:
@@ -282,12 +291,9 @@ async def test_detach_needs_its_verb_and_stables_template(adopted: Story) -> Non
 
 async def test_a_withdrawn_edit_leaves_no_trace_on_the_target(adopted: Story) -> None:
     server_side(adopted)
-    target = await adopted.target()
-    await adopted.workload.pause(adopted.ref, adopted.spec, target, epoch="1.1")
+    await adopted.write("pause", epoch="1.1")
     assert adopted.deployment()["metadata"]["annotations"]["serin.dev/epoch"] == "1.1"
-    before = await adopted.target()
-    template = adopted.stable.template
-    await adopted.workload.restore(adopted.ref, adopted.spec, before, template, epoch="1.1", paused=False)
+    await adopted.write("restore", adopted.stable.template, epoch="1.1", paused=False)
     after = get("deployment", "shop", adopted.namespace)
     assert "paused" not in after["spec"]
     assert "serin.dev/epoch" not in after["metadata"]["annotations"]
@@ -312,10 +318,9 @@ async def test_the_owners_server_side_apply_never_conflicts_with_us(adopted: Sto
     assert get("service", "shop", adopted.namespace)["spec"]["selector"]["pod-template-hash"] == adopted.stable.hash
     owner_applies(service)
     assert "pod-template-hash" not in get("service", "shop", adopted.namespace)["spec"]["selector"]
-    target = await adopted.target()
-    await adopted.workload.restore(adopted.ref, adopted.spec, target, adopted.stable.template, epoch="1.1", paused=True)
+    await adopted.write("restore", adopted.stable.template, epoch="1.1", paused=True)
     owner_applies(manifest(adopted))
-    await adopted.workload.release(adopted.ref, adopted.spec, await adopted.target(), epoch="1.1")
+    await adopted.write("release", epoch="1.1")
     owner_applies(manifest(adopted))
 
 
@@ -347,8 +352,7 @@ async def test_a_service_that_cannot_be_pinned_is_named_and_nothing_is_touched(a
 
 
 async def start_canary(story: Story, attempt: str = "a1", replicas: int = 1, epoch: str = "1.0") -> None:
-    target = await story.target()
-    await story.workload.apply_canary(story.ref, story.spec, target, attempt=attempt, replicas=replicas, epoch=epoch)
+    await story.write("apply_canary", attempt=attempt, replicas=replicas, epoch=epoch)
 
 
 async def until(check: Callable[[], Any]) -> Any:
@@ -461,20 +465,10 @@ async def test_a_replicaset_with_pods_is_never_deleted(adopted: Story) -> None:
 
 async def test_a_failed_release_rolls_back_to_stables_template(adopted: Story) -> None:
     adopted.edit()
-    await adopted.workload.release(adopted.ref, adopted.spec, await adopted.target(), epoch="1.0")
+    await adopted.write("release", epoch="1.0")
     assert (await adopted.target()).epoch == "1.0"
     eventually(lambda: len(adopted.replicasets()) == 3)
-
-    async def restored() -> bool:
-        try:
-            await adopted.workload.restore(
-                adopted.ref, adopted.spec, await adopted.target(), adopted.stable.template, epoch="1.1", paused=False
-            )
-        except Conflict:
-            return False
-        return True
-
-    await until(restored)
+    await adopted.write("restore", adopted.stable.template, epoch="1.1", paused=False)
     adopted.kubectl("rollout", "status", "deployment/shop", "--timeout=60s")
     assert (await adopted.target()).settled_hash == adopted.stable.hash
 
@@ -524,9 +518,8 @@ async def test_a_record_only_grows_and_an_outcome_seals_it(place: str) -> None:
             with pytest.raises(Refused):
                 await change(**attack)
         await change(outcome="Promoted", finishedAt="2026-11-21T12:01:00Z")
-        for attack in ({"message": "later"}, {"outcome": None}, {"verdicts": []}):
-            if attack != {"verdicts": []}:
-                with pytest.raises(Refused, match="sealed"):
-                    await change(**attack)
+        for attack in ({"message": "later"}, {"outcome": None}):
+            with pytest.raises(Refused, match="sealed"):
+                await change(**attack)
         with pytest.raises(CommandFailed, match="written by Serin's controller only"):
             kubectl("label", "releaserecord", "shop-a1", "-n", place, "a=b")
