@@ -19,6 +19,7 @@ Object = dict[str, Any]
 
 API = "/apis/serin.dev/v1alpha1"
 _SERVER_SAYS = re.compile(r"Error from server \((\w+)\): ")
+_TEST_FAILED = re.compile(r"rejected our request due to an error in our request|testing (value|path) .* failed")
 _POLICY_SAYS = re.compile(r".*ValidatingAdmissionPolicy '[^']*' with binding '[^']*' denied request: ", re.DOTALL)
 
 
@@ -50,8 +51,8 @@ class Cluster(Protocol):
     def create(self, path: str, body: Object) -> Object:
         """The object as it was stored. Raises: Denied, Failure with the server's reason."""
 
-    def replace(self, path: str, body: Object) -> Object:
-        """Write an object read before. Raises: Stale, Missing, Denied, Failure."""
+    def patch(self, kind: str, namespace: str, name: str, ops: list[Object]) -> None:
+        """Apply a JSON patch. Raises: Stale when one of its tests fails, Missing, Denied, Failure."""
 
     def delete(self, path: str) -> None:
         """Delete one object; that it is gone already is no error."""
@@ -89,8 +90,9 @@ class Kubectl:
     def create(self, path: str, body: Object) -> Object:
         return self._finish(self._start("create", "--raw", path, "-f", "-", stdin=True), body)
 
-    def replace(self, path: str, body: Object) -> Object:
-        return self._finish(self._start("replace", "--raw", path, "-f", "-", stdin=True), body)
+    def patch(self, kind: str, namespace: str, name: str, ops: list[Object]) -> None:
+        words = ("patch", kind, name, "-n", namespace, "--type=json", "--patch-file=/dev/stdin")
+        self._finish(self._start(*words, "--field-manager=serin", "-o", "json", stdin=True), ops)
 
     def delete(self, path: str) -> None:
         try:
@@ -139,7 +141,9 @@ class Kubectl:
         except OSError as error:
             raise Failure(f"cannot start {self.binary}: {error.strerror}; install kubectl or set KUBECTL") from error
 
-    def _finish(self, process: subprocess.Popen[str], body: Object | None = None, *, text: str | None = None) -> Object:
+    def _finish(
+        self, process: subprocess.Popen[str], body: Object | list[Object] | None = None, *, text: str | None = None
+    ) -> Object:
         out, complaint = process.communicate(None if body is None else json.dumps(body))
         if process.returncode != 0:
             raise failure_from(complaint)
@@ -169,6 +173,8 @@ def failure_from(complaint: str) -> Failure:
     text = _POLICY_SAYS.sub("", text)
     if "could not find the requested resource" in text:
         return Missing("the server does not know this kind: is Serin installed in this cluster?")
+    if _TEST_FAILED.search(text):
+        return Stale(text)
     kinds: dict[str, type[Failure]] = {"NotFound": Missing, "Forbidden": Denied, "Conflict": Stale}
     return kinds.get(reason, Failure)(text)
 
