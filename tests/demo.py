@@ -237,7 +237,7 @@ def judge(
     failed = [one for one in of_canary if one.failed]
     lost = report.lost([release.revision] if bad else [])
     first = min((one.ended for one in failed), default=None)
-    share = dict(zip((round(at) for at, _, _ in report.share(release.revision)), report.share(release.revision)))
+    share = {round(one[0]): one for one in report.share(release.revision)}
     relief = rollback = None
     if bad and first is not None:
         before_zero = [one.ended for one in failed if one.at <= (watched.first_zero or first) + 1.0]

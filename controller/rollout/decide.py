@@ -287,6 +287,8 @@ def _while_progressing(seen: Observed, now: datetime) -> Decision:
         case _ if unseen and attempt.origin in UNVOUCHED:
             message = f"no data for {unseen:.0f} s, and the change is {attempt.origin}: {verdict.need}"
             return Become(get_out(status, Outcome.ROLLED_BACK, message, now), "NoData", message)
+        case _ if (said := _said(seen, now)) is not None:
+            return said
         # get there
         case _ if not target.paused:
             return Do(PauseTarget(), "EditNotHeld", "unpaused while held")
@@ -309,8 +311,6 @@ def _while_progressing(seen: Observed, now: datetime) -> Decision:
                 f"somebody lowered the weight to {weight.percent:g} %: kubectl canary resume takes it up again",
             )
         # hold
-        case _ if (said := _said(seen, now)) is not None:
-            return said
         case _ if attempt.paused:
             return Wait("Paused", "no raise until kubectl canary resume")
         case _ if target.stable_ready < attempt.stable_floor:
@@ -667,15 +667,13 @@ def _told(seen: Observed, decision: Decision, now: datetime) -> Decision:
     """Every change of memory carries its reason, conditions and our term; a new reason to wait is told once."""
     status = seen.status
     match decision:
-        case Do():
+        case Do() | Wait(reason="Left" | "NewerStatus"):
             return decision
         case Wait(reason=reason, message=message) if (
             reason == status.reason
             and seen.generation == status.observed_generation
             and (message == status.message or status.phase is not Phase.PENDING)
         ):
-            return decision
-        case Wait(reason="Left"):
             return decision
         case Wait(reason=reason, message=message):
             changed = status

@@ -1,0 +1,323 @@
+"""The state machine with plain values: what it does, and in which order of urgency."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from controller.model.spec import Verb
+from controller.model.status import Judged, Outcome, Phase, PlanStep, StepSeen
+from controller.model.world import CanaryPods, DecisionSeen, Observed, Pins, RecordSeen, Verdict, Weight
+from controller.rollout.decide import MARGIN, REST, decide
+from controller.rollout.moves import (
+    ApplyCanary,
+    Become,
+    DeleteCanary,
+    Do,
+    LeaveRoute,
+    PauseTarget,
+    Release,
+    Restore,
+    SetWeight,
+    StoreRecord,
+    Unpin,
+    Wait,
+)
+from tests.builders import MINUTE, NEW, NOON, OLD, OTHER, attempt, observed, status, target
+
+BAD = Judged(at=NOON, verdict="fail", reason="ErrorsRegressed", message="errors +5 pp")
+FAILS = Verdict(fail=True, fresh=True, judged=BAD)
+TRIPS = Verdict(tripped=True, fresh=True, judged=BAD)
+
+
+def said(verb: Verb, step: int = 0, of: str = "20260301-115000") -> DecisionSeen:
+    return DecisionSeen("u-1", "d-1", verb, "alice", of, step, "because", NOON)
+
+
+def become(seen: Observed) -> Become:
+    decision = decide(seen, NOON)
+    assert isinstance(decision, Become), decision
+    return decision
+
+
+def done(seen: Observed) -> object:
+    decision = decide(seen, NOON)
+    assert isinstance(decision, Do), decision
+    return decision.action
+
+
+def test_a_failed_verdict_rolls_back_even_a_fully_baked_last_step() -> None:
+    last = status(attempt=attempt(step=1), weight=50.0)
+
+    after = become(observed(status=last, weight=replace(observed().weight, percent=50.0), verdict=FAILS)).status
+
+    assert (after.phase, after.weight) == (Phase.ROLLING_BACK, 0.0)
+    assert after.attempt is not None
+    assert after.attempt.outcome is Outcome.ROLLED_BACK
+    assert after.fence == last.fence + 1
+
+
+def test_a_trip_takes_the_canary_off_traffic_and_keeps_the_attempt() -> None:
+    after = become(observed(verdict=TRIPS)).status
+
+    assert (after.phase, after.weight) == (Phase.RETREATED, 0.0)
+    assert after.attempt is not None
+    assert after.attempt.outcome is None
+    assert len(after.attempt.retreats) == 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"weight": Weight(problem="RouteForbidden")}, id="the route cannot be read"),
+        pytest.param({"canary": CanaryPods(exists=True, wanted=1, ready=0)}, id="no pod is ready"),
+        pytest.param({"pins": Pins(problems=("ServiceUnpinnable x",))}, id="a pin is lost"),
+        pytest.param({"record": RecordSeen()}, id="the record cannot be written"),
+        pytest.param({"target": target(paused=False)}, id="somebody unpaused the target"),
+        pytest.param({"target": target(stable_ready=1)}, id="stable is too small"),
+    ],
+)
+def test_nothing_stands_before_an_abort_or_a_failed_verdict(changes: dict[str, object]) -> None:
+    aborted = become(observed(decisions=(said(Verb.ABORT),), **changes)).status
+    convicted = become(observed(verdict=FAILS, **changes)).status
+
+    assert aborted.phase is Phase.ROLLING_BACK
+    assert convicted.phase is Phase.ROLLING_BACK
+
+
+def test_the_first_act_of_a_rollback_is_weight_zero() -> None:
+    leaving = status(Phase.ROLLING_BACK, weight=0.0, fence=1, attempt=attempt(outcome=Outcome.ROLLED_BACK))
+    blind = Observed(status=leaving, spec=observed().spec, weight=Weight(percent=10.0, present=True, epoch="1.0"))
+
+    assert done(blind) == SetWeight(0.0)
+
+
+def test_weight_zero_is_stamped_also_where_it_is_zero_already() -> None:
+    leaving = status(Phase.ROLLING_BACK, weight=0.0, fence=1, attempt=attempt(outcome=Outcome.ROLLED_BACK))
+    seen = Observed(status=leaving, spec=observed().spec, weight=Weight(0.0, True, True, epoch="1.0"))
+
+    assert done(seen) == SetWeight(0.0)
+
+
+def test_a_rollback_takes_everything_down_in_an_order_that_loses_no_request() -> None:
+    ended = attempt(outcome=Outcome.ROLLED_BACK, resting_since=NOON - MINUTE, sealed_at=NOON - MINUTE)
+    leaving = status(Phase.ROLLING_BACK, weight=0.0, attempt=ended)
+    at_zero = observed(status=leaving, weight=Weight(0.0, True, True, leaving.epoch))
+    out_of_route = replace(at_zero, weight=Weight(0.0, False, True))
+    without_pods = replace(out_of_route, canary=CanaryPods())
+    unpinned = replace(without_pods, pins=Pins())
+
+    assert done(at_zero) == LeaveRoute()
+    assert done(out_of_route) == DeleteCanary()
+    assert done(without_pods) == Unpin()
+    assert done(unpinned) == StoreRecord()
+    after = become(replace(unpinned, record=RecordSeen(True, 9, "RolledBack"))).status
+    assert (after.phase, after.rejected) == (Phase.ROLLED_BACK, NEW)
+
+
+def test_a_weight_above_what_is_authorised_is_lowered_at_once() -> None:
+    seen = observed(weight=Weight(90.0, True, True, status().epoch), record=RecordSeen())
+
+    assert done(seen) == SetWeight(10.0)
+
+
+def test_a_weight_that_a_person_lowered_holds_until_a_resume() -> None:
+    seen = observed(weight=Weight(2.0, True, True, status().epoch))
+
+    assert become(seen).reason == "TrafficLowered"
+    resumed = become(replace(seen, decisions=(said(Verb.RESUME),))).status
+    assert done(replace(seen, status=resumed)) == SetWeight(10.0)
+
+
+def test_a_reset_route_is_put_back_three_times_and_then_left() -> None:
+    gone = Weight(0.0, False, True, "")
+    first = become(observed(weight=gone))
+    often = status(attempt=attempt(drifts=(NOON - MINUTE,) * 3))
+
+    assert first.reason == "TrafficMoved"
+    assert done(observed(status=first.status, weight=gone)) == SetWeight(10.0)
+    assert become(observed(status=often, weight=gone)).reason == "RouteReverted"
+
+
+def test_pods_come_before_weight() -> None:
+    raised = status(attempt=attempt(step=1, baking_since=None), weight=50.0)
+    few = observed(status=raised)
+    starting = replace(few, canary=CanaryPods(True, "20260301-115000", wanted=2, ready=1, endpoints=1))
+    ready = replace(few, canary=CanaryPods(True, "20260301-115000", wanted=2, ready=2, endpoints=2))
+
+    assert done(few) == ApplyCanary(2)
+    assert become(starting).reason == "CanaryNotReady"
+    assert done(ready) == SetWeight(50.0)
+
+
+def test_a_bake_begins_when_the_gateway_reports_the_weight() -> None:
+    waiting = status(attempt=attempt(baking_since=None))
+    unreported = observed(status=waiting, weight=Weight(10.0, True, False, waiting.epoch))
+
+    assert become(unreported).reason == "RouteNotProgrammed"
+    arrived = become(observed(status=waiting)).status
+    assert arrived.attempt is not None
+    assert arrived.attempt.baking_since == NOON + MARGIN
+    assert [seen.weight for seen in arrived.attempt.steps_seen] == [10.0]
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        pytest.param(observed(status=status(attempt=attempt(baking_since=NOON))), "Baking", id="too early"),
+        pytest.param(observed(verdict=Verdict(fresh=False, enough=True)), "NoData", id="no data"),
+        pytest.param(observed(verdict=Verdict(fresh=True)), "MinRequests", id="too few requests"),
+        pytest.param(observed(verdict=Verdict(fresh=True, enough=True, mismatch="x")), "TrafficMismatch", id="split"),
+        pytest.param(observed(status=status(attempt=attempt(paused=True))), "Paused", id="a person paused"),
+        pytest.param(observed(target=target(stable_ready=3)), "StableTooSmall", id="stable shrank"),
+    ],
+)
+def test_why_a_progressing_rollout_holds(given: Observed, reason: str) -> None:
+    assert decide(given, NOON).reason == reason
+
+
+def test_a_passed_step_leads_to_the_next() -> None:
+    after = become(observed()).status
+
+    assert after.weight == 50.0
+    assert after.attempt is not None
+    assert (after.attempt.step, after.attempt.baking_since) == (1, None)
+
+
+def test_an_approval_opens_its_own_step_of_its_own_attempt_only() -> None:
+    gated = status(attempt=attempt(plan=(PlanStep(10, 60, approval=True), PlanStep(50, 60))))
+
+    assert decide(observed(status=gated), NOON).reason == "AwaitingApproval"
+    for wrong in (said(Verb.APPROVE, step=2), said(Verb.APPROVE, step=1, of="another")):
+        refused = become(observed(status=gated, decisions=(wrong,))).status
+        assert not refused.decisions[-1].taken
+        assert decide(observed(status=refused), NOON).reason == "AwaitingApproval"
+    opened = become(observed(status=gated, decisions=(said(Verb.APPROVE, step=1),))).status
+    assert become(observed(status=opened)).status.weight == 50.0
+
+
+def test_a_promote_skips_bakes_and_steps_but_no_approval_that_is_left() -> None:
+    plain = become(observed(decisions=(said(Verb.PROMOTE),), verdict=Verdict())).status
+    gated = plain.with_attempt(plan=(PlanStep(10, 60), PlanStep(50, 60, approval=True)))
+
+    assert become(observed(status=plain, verdict=Verdict())).status.phase is Phase.RELEASING
+    assert decide(observed(status=gated, verdict=Verdict()), NOON).reason == "AwaitingApproval"
+    assert become(observed(status=plain, verdict=FAILS)).status.phase is Phase.ROLLING_BACK
+
+
+def test_there_is_no_release_before_the_record_is_stored() -> None:
+    last = status(attempt=attempt(step=1, steps_seen=(StepSeen(1, 10.0, NOON), StepSeen(2, 50.0, NOON))), weight=50.0)
+    seen = observed(
+        status=last,
+        weight=Weight(50.0, True, True, last.epoch),
+        canary=CanaryPods(True, "20260301-115000", wanted=2, ready=2, endpoints=2),
+    )
+
+    assert done(replace(seen, record=RecordSeen())) == StoreRecord()
+    assert become(seen).status.phase is Phase.RELEASING
+
+
+@pytest.mark.parametrize(
+    ("template", "outcome"), [(OLD, Outcome.WITHDRAWN), (OTHER, Outcome.SUPERSEDED)], ids=["set back", "another"]
+)
+@pytest.mark.parametrize("phase", [Phase.PREPARING, Phase.PROGRESSING, Phase.RETREATED])
+def test_an_edit_ends_the_attempt_with_weight_zero_first(phase: Phase, template: str, outcome: Outcome) -> None:
+    after = become(observed(status=status(phase), target=target(template_hash=template))).status
+
+    assert (after.phase, after.weight) == (Phase.ROLLING_BACK, 0.0)
+    assert after.attempt is not None
+    assert after.attempt.outcome is outcome
+
+
+def test_a_rejected_template_is_not_tried_again_without_a_retry() -> None:
+    ended = attempt(outcome=Outcome.ROLLED_BACK)
+    resting = status(Phase.ROLLED_BACK, attempt=ended, rejected=NEW, weight=0.0)
+    seen = observed(status=resting, record=RecordSeen(True, 1, "RolledBack"))
+
+    assert decide(seen, NOON).reason == "RolledBack"
+    retried = become(replace(seen, decisions=(said(Verb.RETRY),))).status
+    again = become(replace(seen, status=retried, pins=Pins())).status
+    assert again.phase is Phase.PREPARING
+    assert again.attempt is not None
+    assert again.attempt.id != ended.id
+
+
+def test_a_release_that_gets_stuck_gives_the_target_its_template_back() -> None:
+    rolling = status(Phase.RELEASING, weight=50.0, attempt=attempt(releasing=True))
+    stuck = become(observed(status=rolling, target=target(paused=False, roll_stuck="ProgressDeadlineExceeded"))).status
+    off = stuck.with_attempt(resting_since=NOON - MINUTE)
+
+    assert stuck.phase is Phase.ROLLING_BACK
+    seen = observed(status=off, target=target(paused=False), weight=Weight(0.0, True, True, off.epoch))
+    assert done(seen) == Restore()
+
+
+def test_a_held_edit_is_unpaused_only_after_the_pins_are_off() -> None:
+    rolling = status(Phase.RELEASING, weight=50.0, attempt=attempt(releasing=True))
+
+    assert done(observed(status=rolling)) == Unpin()
+    assert done(observed(status=rolling, pins=Pins())) == Release()
+
+
+def test_an_edit_that_was_not_held_is_paused_and_then_tried() -> None:
+    idle = status(Phase.IDLE, attempt=None, weight=0.0, holding=False)
+    rolling = target(paused=False, settled_hash="")
+
+    assert done(observed(status=idle, target=rolling, pins=Pins())) == PauseTarget()
+
+
+@pytest.mark.parametrize("origin", ["ai", "unknown", "mixed"])
+def test_the_third_retreat_rolls_back_a_change_nobody_vouches_for(origin: str) -> None:
+    rested = attempt(origin=origin, retreats=(BAD,) * 3, resting_since=NOON - MINUTE, baking_since=None)
+    seen = observed(status=status(Phase.RETREATED, attempt=rested, weight=0.0))
+    seen = replace(seen, weight=Weight(0.0, True, True, seen.status.epoch))
+
+    assert become(seen).reason == "RetreatedTooOften"
+    assert become(seen).status.phase is Phase.ROLLING_BACK
+
+
+def test_after_a_retreat_the_weight_comes_back_and_the_bake_starts_again() -> None:
+    rested = attempt(retreats=(BAD,), resting_since=NOON - REST, baking_since=None)
+    seen = observed(status=status(Phase.RETREATED, attempt=rested, weight=0.0))
+    seen = replace(seen, weight=Weight(0.0, True, True, seen.status.epoch))
+
+    early = replace(seen, status=seen.status.with_attempt(resting_since=NOON - REST + timedelta(seconds=1)))
+    assert decide(early, NOON).reason == "Resting"
+    after = become(seen).status
+    assert (after.phase, after.weight) == (Phase.PROGRESSING, 10.0)
+
+
+def test_without_data_a_change_nobody_vouches_for_goes_back_and_a_human_one_holds() -> None:
+    blind = Verdict(no_data_since=NOON - 10 * MINUTE)
+    human = status(attempt=attempt(origin="human", baking_since=NOON - 10 * MINUTE))
+    unknown = status(attempt=attempt(baking_since=NOON - 10 * MINUTE))
+
+    assert become(observed(status=unknown, verdict=blind)).status.phase is Phase.ROLLING_BACK
+    assert decide(observed(status=human, verdict=blind), NOON).reason == "NoData"
+
+
+def test_a_new_leader_writes_its_term_before_anything_else() -> None:
+    after = become(observed(term=2, verdict=FAILS)).status
+
+    assert after.leader_epoch == 2
+    assert after.phase is Phase.PROGRESSING
+    assert become(observed(status=after, term=2, verdict=FAILS)).status.phase is Phase.ROLLING_BACK
+
+
+def test_a_status_of_a_newer_version_is_left_alone() -> None:
+    newer = status(schema_version=99)
+
+    decision = decide(observed(status=newer, verdict=FAILS), NOON)
+    assert isinstance(decision, Wait)
+    assert decision.reason == "NewerStatus"
+
+
+def test_a_deleted_canary_gives_traffic_back_before_it_lets_go() -> None:
+    after = become(observed(deleting=True)).status
+
+    assert (after.phase, after.weight) == (Phase.ROLLING_BACK, 0.0)
+    resting = status(Phase.ROLLED_BACK, weight=0.0)
+    held = observed(deleting=True, status=resting, weight=Weight(), canary=CanaryPods(), pins=Pins())
+    assert done(held) == Restore()
