@@ -234,7 +234,7 @@ def scale_weights(
 
     Raises: NeedsUser: stable's part is so small that this percent of it cannot be written.
     """
-    if hundredths == 0 and others:
+    if not sum(stable) or (hundredths == 0 and others):
         return list(stable), [0 for _ in stable], list(others)
     # The readable form first: a total of 100 where whole percents allow it.
     whole = next(total for total in (100, 1000, HUNDREDTHS) if hundredths * total % HUNDREDTHS == 0)
@@ -290,10 +290,8 @@ def _owner_rule(rule: Rule, names: Names, here: dict[str, Any] | None, all_kept:
     kept = candidates[0] if candidates else None
     if len(left) == len(backends) and not (kept and _weights(left) == kept["ours"]):
         return rule
-    if kept and _same_others(left, kept["ours"], names):
-        weights = kept["weights"]
-    else:
-        weights = _merged_weights(backends, names)
+    ours_stand = kept and _same_others(left, kept["ours"], names)
+    weights = kept["weights"] if kept and ours_stand else _merged_weights(backends, names)
     return {**rule, "backendRefs": [_weighted(backend, weight) for backend, weight in zip(left, weights, strict=True)]}
 
 

@@ -1,0 +1,169 @@
+"""What a route says about the canary's traffic, and what is written when."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from controller.errors import Conflict, NeedsUser
+from controller.ports import Ref
+from controller.routers.httproute import HttpRouteRouter, parse_weight
+from controller.routers.split import Names, render_split
+from tests.contract.router import canary_spec
+from tests.unit.routers.examples import accepted, backend, report, route, rule
+from tests.unit.routers.store import RouteStore, apply_patch
+
+REF = Ref("town", "shop", "u1")
+SPEC = canary_spec()
+
+
+def read(body: dict[str, Any]) -> Any:
+    return parse_weight(body, SPEC, "shop-canary")
+
+
+def unresolved(message: str, reason: str = "BackendNotFound") -> dict[str, Any]:
+    return {"type": "ResolvedRefs", "status": "False", "reason": reason, "message": message, "observedGeneration": 1}
+
+
+@pytest.mark.parametrize(
+    ("parents", "programmed", "problem"),
+    [
+        pytest.param([report()], True, "", id="accepted"),
+        pytest.param([], False, "", id="nobody has reported"),
+        pytest.param([report(accepted(0))], False, "", id="an older generation was accepted"),
+        pytest.param([report(), report(gateway="left")], True, "", id="a gateway the route has left does not count"),
+        pytest.param([report(gateway="left")], False, "", id="only a gateway it has left reports"),
+        pytest.param(
+            [report(accepted(status="False", message="no listener"))], False, "RouteNotAccepted", id="refused"
+        ),
+        pytest.param([report(accepted(0, status="False"))], False, "", id="an older generation was refused"),
+        pytest.param(
+            [report(accepted(), unresolved("Spec.Rules.BackendRef: Service \"town/shop-canary\" not found"))],
+            True, "", id="only the canary Service is not there",
+        ),
+        pytest.param(
+            [report(accepted(), unresolved('service "town/shop" not found'))],
+            False, "RouteNotAccepted", id="stable's Service is not there",
+        ),
+        pytest.param(
+            [report(accepted(), unresolved('"town/shop-canary"', "RefNotPermitted"))],
+            False, "RouteNotAccepted", id="a refusal that names the canary",
+        ),
+    ],
+)  # fmt: skip
+def test_when_a_weight_is_programmed(parents: list[dict[str, Any]], programmed: bool, problem: str) -> None:
+    weight = read(route(parents=parents))
+
+    assert (weight.programmed, weight.problem) == (programmed, problem)
+
+
+def test_the_gateways_own_words_are_passed_on() -> None:
+    weight = read(route(parents=[report(accepted(status="False", message="no matching listener"))]))
+
+    assert "no matching listener" in weight.problem_message
+    assert "example.com/gateway" in weight.problem_message
+
+
+def test_a_route_for_other_services_is_told_which_and_what_to_write() -> None:
+    weight = read(route(rule(backend("cart"), backend("shop", port=8080))))
+
+    assert weight.problem == "RouteNotForService"
+    assert "cart:80, shop:8080" in weight.problem_message
+    assert "{name: shop, port: 80}" in weight.problem_message
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (rule(sessionPersistence={"sessionName": "s"}), "SessionPersistence"),
+        (rule(backend(weight=0), backend("cart")), "RouteNotForService"),
+    ],
+)
+def test_rules_that_cannot_be_split_are_refused(bad: dict[str, Any], reason: str) -> None:
+    assert read(route(bad)).problem == reason
+
+
+def test_session_persistence_on_another_services_rule_is_no_concern_of_ours() -> None:
+    assert not read(route(rule(), rule(backend("cart"), sessionPersistence={}))).problem
+
+
+def test_where_rules_differ_the_largest_weight_counts() -> None:
+    weight = read(route(
+        rule(backend(weight=95), backend("shop-canary", 5)), rule(backend(weight=50), backend("shop-canary", 50))
+    ))  # fmt: skip
+
+    assert (weight.percent, weight.present) == (50.0, True)
+
+
+def test_a_rule_that_lost_our_entry_counts_as_gone_while_others_carry_traffic() -> None:
+    weight = read(route(rule(backend(weight=95), backend("shop-canary", 5)), rule()))
+
+    assert (weight.percent, weight.present) == (5.0, False)
+
+
+def test_an_entry_left_behind_at_weight_zero_still_counts_so_that_it_is_taken_out() -> None:
+    assert read(route(rule(backend(weight=100), backend("shop-canary", 0)), rule())).present
+
+
+def test_a_trickle_somebody_else_allowed_does_not_read_as_nothing() -> None:
+    assert read(route(rule(backend(weight=999_999), backend("shop-canary", 1)))).percent == 0.01
+
+
+async def test_a_weight_costs_two_writes_and_the_second_gives_up_the_rules() -> None:
+    store = RouteStore(route())
+
+    await HttpRouteRouter(store).set_weight(REF, SPEC, 5, epoch="1.0", was="")  # type: ignore[arg-type]
+
+    assert len(store.patches) == 2
+    assert [entry["manager"] for entry in store.route["metadata"]["managedFields"]] == ["helm", "gateway"]
+
+
+async def test_a_gateway_that_writes_status_meanwhile_does_not_leave_us_on_the_rules() -> None:
+    store = RouteStore(route())
+
+    def reorder(body: dict[str, Any]) -> None:
+        body["metadata"]["managedFields"].reverse()
+
+    store.interrupt = [lambda body: None, reorder]
+
+    await HttpRouteRouter(store).set_weight(REF, SPEC, 5, epoch="1.0", was="")  # type: ignore[arg-type]
+
+    assert {entry["manager"] for entry in store.route["metadata"]["managedFields"]} == {"helm", "gateway"}
+
+
+async def test_a_write_between_reading_and_patching_is_a_conflict() -> None:
+    store = RouteStore(
+        apply_patch(route(), render_split(route(), Names("shop", 80, "shop-canary"), 5, epoch="1.0", was=""))
+    )
+
+    def retreat(body: dict[str, Any]) -> None:
+        body["metadata"]["annotations"]["serin.dev/epoch"] = "shop-canary=1.1"
+
+    store.interrupt = [retreat]
+
+    with pytest.raises(Conflict):
+        await HttpRouteRouter(store).set_weight(REF, SPEC, 50, epoch="1.0", was="1.0")  # type: ignore[arg-type]
+
+
+async def test_taking_traffic_away_has_a_lane_of_its_own() -> None:
+    store = RouteStore(route())
+    router = HttpRouteRouter(store)  # type: ignore[arg-type]
+
+    await router.set_weight(REF, SPEC, 5, epoch="1.0", was="")
+    await router.set_weight(REF, SPEC, 0, epoch="1.1", was="1.0")
+
+    assert store.lanes == ["usual", "usual", "urgent", "urgent"]
+
+
+async def test_a_route_that_became_unfit_takes_no_more_traffic_but_gives_it_back() -> None:
+    store = RouteStore(route())
+    router = HttpRouteRouter(store)  # type: ignore[arg-type]
+    await router.set_weight(REF, SPEC, 5, epoch="1.0", was="")
+    store.route["spec"]["rules"][0]["sessionPersistence"] = {}
+
+    with pytest.raises(NeedsUser):
+        await router.set_weight(REF, SPEC, 25, epoch="1.0", was="1.0")
+    await router.set_weight(REF, SPEC, 0, epoch="1.1", was="1.0")
+
+    assert (await router.read_weight(REF, SPEC)).percent == 0
