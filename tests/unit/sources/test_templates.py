@@ -59,7 +59,7 @@ def test_what_could_close_a_quote_is_no_label_value(value: str) -> None:
     ],
 )
 def test_more_or_less_than_one_selector_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="does not begin|is not one selector|cannot be read"):
+    with pytest.raises(ValueError, match=r"does not begin|is not one selector|cannot be read"):
         parse_selector(text)
 
 

@@ -1,0 +1,156 @@
+"""The source against the real chain: Envoy behind Contour, scraped by Prometheus every second."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+
+from controller.model.spec import CanarySpec, LatencyRule, Metric, MetricsSourceSpec, Template
+from controller.ports import MetricSamples, RawSample, Ref
+from controller.sources.prometheus import PrometheusSource
+from controller.sources.templates import BUILT_IN
+from tests.cluster.conftest import MakeShop, RunningCluster, Shop
+from tests.cluster.objects import apply, eventually, shop_deployment, shop_route, shop_service
+
+POD = BUILT_IN["pods"].requests.removeprefix("http_requests_total").strip("{}")
+SHOP_PODS = Template(
+    requests=f"shop_requests_total{{{POD}}}", errors=f'shop_requests_total{{{POD},code=~"5.."}}', pod_label="pod"
+)
+
+
+class Catalog:
+    """The cluster's Prometheus, with the shop's own counters as `pods`."""
+
+    def __init__(self, url: str) -> None:
+        self._source = MetricsSourceSpec(url=url, scrape_interval=timedelta(seconds=1), templates={"pods": SHOP_PODS})
+
+    async def find(self, name: str) -> MetricsSourceSpec | None:
+        return self._source if name == "default" else None
+
+    async def names(self) -> tuple[str, ...]:
+        return ("default",)
+
+    async def secret(self, name: str, key: str) -> str:
+        raise AssertionError("no credentials here")
+
+
+def half_on_canary(shop: Shop, env: dict[str, str]) -> None:
+    """A canary beside the shop, behind half of its route, made by hand."""
+    name, namespace = f"{shop.name}-canary", shop.namespace
+    apply(
+        [
+            shop_deployment(name, namespace, "v2", 1, env),
+            shop_service(name, namespace),
+            shop_route(shop.name, namespace, shop.host, {shop.name: 50, name: 50}),
+        ]
+    )
+    eventually(lambda: "v2" in {shop.ask()[1] for _ in range(8)})
+
+
+def spec_of(shop: Shop, threshold: str = "250ms") -> CanarySpec:
+    return CanarySpec.model_validate(
+        {
+            "targetRef": {"name": shop.name},
+            "traffic": {"service": {"name": shop.name, "port": 80}, "httpRoute": {"name": shop.name}},
+            "analysis": {"metrics": [{"name": "latency", "latency": {"threshold": threshold}}]},
+        }
+    )
+
+
+def last(samples: Sequence[RawSample]) -> float:
+    """Where the counters stand, over all series."""
+    return sum({sample.series: sample.value for sample in samples}.values())
+
+
+def read(cluster: RunningCluster, shop: Shop, metric: Metric, until: Callable[[MetricSamples], bool]) -> MetricSamples:
+    """Ask until the answer shows what was sent, ten seconds at most."""
+
+    async def ask() -> MetricSamples:
+        source = PrometheusSource(Catalog(cluster.prometheus))
+        ref = Ref(shop.namespace, shop.name, "uid")
+        deadline = time.monotonic() + 10
+        try:
+            while True:
+                now = datetime.now(UTC)
+                found = await source.read_samples(ref, spec_of(shop), metric, now - timedelta(seconds=60), now)
+                if until(found) or time.monotonic() > deadline:
+                    return found
+                await asyncio.sleep(0.2)
+        finally:
+            await source.close()
+
+    return asyncio.run(ask())
+
+
+def test_requests_and_failures_of_both_arms_are_what_the_client_saw(cluster: RunningCluster, shop: MakeShop) -> None:
+    served = shop("v1")
+    half_on_canary(served, {"SHOP_FAIL_RATIO": "1", "SHOP_FAIL_PATH": "/checkout"})
+    answers = [served.ask("/checkout") for _ in range(60)]
+    failed = sum(status == 500 for status, _ in answers)
+
+    found = read(
+        cluster,
+        served,
+        Metric.model_validate({"name": "errors", "errorRatio": {}}),
+        lambda f: last(f.canary.bad) >= failed,
+    )
+
+    assert last(found.canary.bad) == failed > 0
+    assert found.stable.bad == () or last(found.stable.bad) == 0
+    assert last(found.canary.requests) > failed
+    assert last(found.stable.requests) > 0
+    assert not found.partial
+    assert {sample.series for sample in found.canary.requests}.isdisjoint(
+        sample.series for sample in found.stable.requests
+    )
+
+
+def test_slow_requests_are_seen_at_the_gateway(cluster: RunningCluster, shop: MakeShop) -> None:
+    served = shop("v1")
+    half_on_canary(served, {"SHOP_LATENCY": "0.3"})
+    slow = sum(revision == "v2" for _, revision in (served.ask() for _ in range(20)))
+    latency = Metric(name="latency", latency=LatencyRule(threshold=timedelta(milliseconds=250)))
+
+    found = read(cluster, served, latency, lambda f: last(f.canary.bad) >= slow)
+
+    assert last(found.canary.bad) >= slow > 0
+    assert last(found.canary.requests) == last(found.canary.bad)
+    assert last(found.stable.bad) <= last(found.stable.requests) * 0.2
+    assert not found.partial
+
+
+def test_pods_are_one_series_each_and_sorted_by_arm(cluster: RunningCluster, shop: MakeShop) -> None:
+    served = shop("v1", replicas=2)
+    half_on_canary(served, {})
+    for _ in range(20):
+        served.ask()
+
+    pods = Metric.model_validate({"name": "pods", "errorRatio": {"template": "pods"}})
+    found = read(
+        cluster, served, pods, lambda f: len({s.series for s in f.stable.requests}) >= 2 and bool(f.canary.requests)
+    )
+
+    assert len({sample.series for sample in found.stable.requests}) == 2
+    assert len({sample.series for sample in found.canary.requests}) == 1
+    assert all('pod="shop-canary-' in sample.series for sample in found.canary.requests)
+
+
+def test_a_threshold_between_two_bounds_of_envoy_is_told(cluster: RunningCluster, shop: MakeShop) -> None:
+    served = shop("v1")
+    ref = Ref(served.namespace, served.name, "uid")
+    served.ask()
+
+    async def problems(threshold: str) -> tuple[str, ...]:
+        source = PrometheusSource(Catalog(cluster.prometheus))
+        try:
+            return await source.check(ref, spec_of(served, threshold))
+        finally:
+            await source.close()
+
+    (problem,) = eventually(lambda: asyncio.run(problems("300ms")))
+
+    assert problem.startswith("ThresholdNotABound ")
+    assert "250ms" in problem
+    assert asyncio.run(problems("250ms")) == ()
