@@ -46,7 +46,7 @@ from controller.loop.memory import (
 from controller.loop.reconcile import reconcile
 from controller.loop.world import World
 from controller.model.spec import MetricsSourceSpec
-from controller.routers.httproute import HTTPRouteRouter
+from controller.routers.httproute import HttpRouteRouter
 from controller.sources.prometheus import PrometheusSource
 from controller.workloads.deployment import DeploymentWorkload
 
@@ -123,10 +123,9 @@ class Controller:
         self._term = 0
         self._stop = asyncio.Event()
         source = PrometheusSource(KubeCatalog(api, self._sources, self._own_namespace))
-        self._source = source
         self._world = World(
             memory=KubeMemory(api, self._canaries, self._decisions, self._events),
-            router=HTTPRouteRouter(api),
+            router=HttpRouteRouter(api),
             workload=DeploymentWorkload(api, now=_now),
             source=source,
             analyst=Analyst(source),
@@ -144,7 +143,7 @@ class Controller:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         self._wake_on_changes()
-        background = [asyncio.create_task(informer.run()) for informer in self._informers]
+        background: list[asyncio.Task[Any]] = [asyncio.create_task(informer.run()) for informer in self._informers]
         background.append(asyncio.create_task(self._events.run()))
         probes = await self._serve()
         election = Election(
