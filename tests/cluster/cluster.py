@@ -146,7 +146,7 @@ async def boot(state: Path, say: Callable[[str], None] = lambda line: None) -> C
         await asyncio.gather(_install_crds(api), _make_namespace(api, "projectcontour"))
         _start_gateway(cluster)
         await _apply_gateway(api)
-    await _watched(cluster, _gateway_answers())
+    await _watched(cluster, _port_open(8002))
     await _watched(cluster, _port_open(9090))
     (state / "env.json").write_text(json.dumps(cluster.env, indent=1))
     say(f"cluster serving after {time.monotonic() - began:.1f} s")
@@ -309,17 +309,13 @@ async def _apply_gateway(api: Api) -> None:
         "spec": {
             "gatewayClassName": "contour",
             "listeners": [
-                {"name": "http", "protocol": "HTTP", "port": 8080, "allowedRoutes": {"namespaces": {"from": "All"}}}
+                # Contour adds 8000 to a privileged port: Envoy listens on 8080, once there is a route.
+                {"name": "http", "protocol": "HTTP", "port": 80, "allowedRoutes": {"namespaces": {"from": "All"}}}
             ],
         },
     }
     await api.apply(f"/apis/{group}/v1/gatewayclasses/contour", kind)
     await api.apply(f"/apis/{group}/v1/namespaces/{GATEWAY_REF['namespace']}/gateways/{GATEWAY_REF['name']}", gateway)
-
-
-async def _gateway_answers() -> None:
-    """Envoy listens on the gateway's port as soon as Contour has told it about a first route or listener."""
-    await _port_open(8002)
 
 
 async def _port_open(port: int, deadline: float = 30.0) -> None:

@@ -139,10 +139,9 @@ def test_a_pod_finds_a_token_that_the_api_server_accepts_as_its_service_account(
     namespace: str, kubectl: Kubectl, cluster: RunningCluster
 ) -> None:
     folder = "/var/run/secrets/kubernetes.io/serviceaccount"
-    review = '{"apiVersion":"authentication.k8s.io/v1","kind":"SelfSubjectReview"}'
     script = (
         f"kubectl --kubeconfig=/dev/null --server=https://$KUBERNETES_SERVICE_HOST:$KUBERNETES_SERVICE_PORT "
-        f"--certificate-authority={folder}/ca.crt --token=$(cat {folder}/token) create -o json -f - <<'E'\n{review}\nE\n"
+        f"--certificate-authority={folder}/ca.crt --token=$(cat {folder}/token) auth whoami -o json"
     )
 
     apply([job("who", namespace, script)])
