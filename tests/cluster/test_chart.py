@@ -20,11 +20,14 @@ import yaml
 ROOT = Path(__file__).parents[2]
 CHART = str(ROOT / "charts" / "serin")
 SOURCE = ("--set", "metrics.url=http://prometheus.example:9090", "--set", "metrics.scrapeInterval=1s")
+# On every object of the chart; the manifests carry the first two only where something selects by them.
 CHART_LABELS = (
-    "helm.sh/chart",
+    "app.kubernetes.io/name",
+    "app.kubernetes.io/component",
     "app.kubernetes.io/instance",
     "app.kubernetes.io/version",
     "app.kubernetes.io/managed-by",
+    "helm.sh/chart",
 )
 
 
@@ -51,8 +54,6 @@ def _plain(item: dict[str, Any]) -> dict[str, Any]:
     """The object without what only a chart has: labels of the release, and the word that keeps a CRD."""
     metadata = item["metadata"]
     labels = {key: value for key, value in metadata.get("labels", {}).items() if key not in CHART_LABELS}
-    if labels.keys() == {"app.kubernetes.io/name"}:
-        labels = {}
     annotations = {
         key: value for key, value in metadata.get("annotations", {}).items() if key != "helm.sh/resource-policy"
     }
