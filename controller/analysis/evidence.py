@@ -159,6 +159,14 @@ def divisor(seen: Evidence, n_c: Any, n_b: Any, dt: Any, *, noise: Any, canary_p
     return dispersion(n_c, some_b, p_hat, dt, noise=noise, canary_pods=canary_pods, baseline_pods=baseline_pods)
 
 
+def log_gain(bets: Alternatives, *, n_c: Any, e_c: Any, n_b: Any, e_b: Any, warm: Any, phi: Any) -> Any:
+    """What one interval says in favour of each alternative, without bucket. Shape (..., lanes)."""
+    some_b = n_b + (n_c + n_b <= 0)  # without any request the formula is 0/0, and must say nothing
+    gain = _log_e_value(n_c, e_c, some_b, e_b, bets.r, bets.log_r, bets.rho, bets.delta) / phi
+    gain[..., : bets.main] *= warm
+    return gain
+
+
 def update(
     seen: Evidence,
     bets: Alternatives,
@@ -183,10 +191,7 @@ def update(
         phi: `divisor` of this interval, >= 1; refill: nats a second of the bucket; horizon: seconds the plan lasts,
             over which late starts are spread.
     """
-    some_b = n_b + (n_c + n_b <= 0)  # without any request the formula is 0/0, and must say nothing
-    gain = _log_e_value(n_c, e_c, some_b, e_b, bets.r, bets.log_r, bets.rho, bets.delta) / phi
-    gain[..., : bets.main] *= warm
-
+    gain = log_gain(bets, n_c=n_c, e_c=e_c, n_b=n_b, e_b=e_b, warm=warm, phi=phi)
     hot = (e_c >= 3) & (e_c >= 0.2 * n_c)
     pace = refill * refill_dt * (1.0 + 3.0 * (hot & seen.hot & bets.rises_fast))
     budget = np.minimum(seen.budget + pace, CAP)
@@ -226,6 +231,11 @@ def _sum_by_lane(logs: Floats, bets: Alternatives) -> Floats:
     """Shape (..., 2). Capped far above any threshold, where exp would overflow."""
     summed: Floats = np.add.reduce(np.exp(np.minimum(logs, 600.0)).reshape(*logs.shape[:-1], 2, bets.main), axis=-1)
     return summed
+
+
+def log_mean(logs: Floats) -> Any:
+    """ln of the mean over alternatives of exp(logs): a plain mixture. Shape (...)."""
+    return np.logaddexp.reduce(logs, axis=-1) - np.log(logs.shape[-1])
 
 
 def calm(seen: Evidence) -> Evidence:

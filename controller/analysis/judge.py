@@ -18,6 +18,7 @@ from enum import StrEnum
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from controller.analysis import bounds, evidence
 from controller.analysis.evidence import Evidence, Floats
@@ -93,6 +94,11 @@ class Settings(msgspec.Struct, frozen=True):
         return TRIP + math.log(len(self.metrics))
 
     @property
+    def confirmation(self) -> float:
+        """ln of the odds at which fresh pods convict: two looks at every metric."""
+        return self.threshold + math.log(2.0 * len(self.metrics))
+
+    @property
     def log_weights(self) -> dict[str, float]:
         """ln of each metric's share of the proof; the shares sum to 1."""
         raw = {name: _raw_weight(one) for name, one in self.metrics.items()}
@@ -117,6 +123,10 @@ class MetricState:
     """Bad canary requests beyond what the baseline's ratio explains, interval by interval."""
     compared: float = 0.0
     """What the excess is out of: n_c n_b / (n_c + n_b), summed."""
+    confirming: Floats | None = None
+    """Shape (2, lanes), on fresh pods after a retreat: evidence since the return, and since `confirm_from`."""
+    confirm_from: float = 0.0
+    """Pod age in seconds from which the second confirmation counts, for faults that need age."""
 
     @property
     def effect(self) -> float:
@@ -195,6 +205,10 @@ def look(state: JudgeState, settings: Settings, *, now: float, no_data: str = "N
     loudest = max(alarms, key=lambda name: alarms[name])
     alarm = alarms[loudest]
 
+    confirmed = {name: _confirmation(one) for name, one in known.items()}
+    surest = max(confirmed, key=lambda name: confirmed[name])
+    if confirmed[surest] >= settings.confirmation:
+        heaviest, merged = surest, max(merged, settings.threshold)
     tripped = alarm >= settings.trip
     verdict, reason, would_change = _decide(known, settings, now, no_data, merged, heaviest, alarm, loudest)
     named = loudest if tripped and verdict is not Verdict.FAIL else heaviest
@@ -214,6 +228,10 @@ def look(state: JudgeState, settings: Settings, *, now: float, no_data: str = "N
         alarm=alarm,
         would_change=would_change,
     )
+
+
+def _confirmation(one: MetricState) -> float:
+    return -math.inf if one.confirming is None else float(evidence.log_mean(one.confirming).max())
 
 
 def _decide(
@@ -252,9 +270,22 @@ def step_began(state: JudgeState) -> JudgeState:
     return replace(state, metrics={name: replace(one, step=Arms()) for name, one in state.metrics.items()})
 
 
-def returned(state: JudgeState) -> JudgeState:
-    """The weight is back after a retreat: alarms and the step's floor start from nothing, evidence stays."""
-    calm = {name: replace(one, evidence=evidence.calm(one.evidence)) for name, one in state.metrics.items()}
+def returned(state: JudgeState, *, fresh: bool = False, tripped_at_age: float = 0.0) -> JudgeState:
+    """The weight is back after a retreat: alarms and the step's floor start from nothing, evidence stays.
+
+    On `fresh` pods the confirmation begins: a fault of the revision shows from the first scrape, or again
+    about when the pods are as old as those that tripped; another burst has the clean scrapes before it to
+    overcome (STATISTICS 12, rule 4). What the same pods do proves nothing about the revision.
+    """
+    calm = {
+        name: replace(
+            one,
+            evidence=evidence.calm(one.evidence),
+            confirming=np.zeros((2, len(one.evidence.cusum))) if fresh else None,
+            confirm_from=0.75 * tripped_at_age,
+        )
+        for name, one in state.metrics.items()
+    }
     return step_began(replace(state, metrics=calm))
 
 
@@ -278,6 +309,7 @@ def dump_state(state: JudgeState) -> dict[str, Any]:
             name: evidence.dump(one.evidence)
             | {"step": _flat(one.step), "rollout": _flat(one.rollout), "through": _finite(one.through)}
             | {"bounds": bounds.dump(one.bounds), "effect": [one.excess, one.compared]}
+            | ({"confirm": [one.confirm_from, *_rounded(one.confirming)]} if one.confirming is not None else {})
             for name, one in state.metrics.items()
         },
     }
@@ -292,7 +324,9 @@ def load_state(plain: dict[str, Any]) -> JudgeState:
             _arms(one["rollout"]),
             _infinite(one["through"]),
             bounds.load(one["bounds"]),
-            *one["effect"],
+            one["effect"][0],
+            one["effect"][1],
+            *_confirming(one.get("confirm")),
         )
         for name, one in plain.get("metrics", {}).items()
     }
@@ -338,6 +372,9 @@ def _take_in(
         refill=settings.refill,
         horizon=settings.horizon,
     )
+    gain, aged = np.zeros(len(bets.r)), float(interval.age >= was.confirm_from)
+    if was.confirming is not None:
+        gain = evidence.log_gain(bets, n_c=n_c, e_c=e_c, n_b=n_b, e_b=e_b, warm=interval.age >= one.warm_after, phi=phi)
     both = n_c + n_b
     return MetricState(
         now,
@@ -347,6 +384,8 @@ def _take_in(
         bounds.update(was.bounds, n_c, e_c, n_b, e_b, phi=phi),
         was.excess + ((e_c * n_b - e_b * n_c) / both if both else 0.0),
         was.compared + (n_c * n_b / both if both else 0.0),
+        None if was.confirming is None else was.confirming + gain * np.array([[1.0], [aged]]),
+        was.confirm_from,
     )
 
 
@@ -374,6 +413,14 @@ def _finite(value: float) -> float | None:
 
 def _infinite(value: float | None) -> float:
     return -math.inf if value is None else value
+
+
+def _rounded(logs: Floats) -> list[float]:
+    return [round(float(one), 2) for one in logs.ravel()]
+
+
+def _confirming(flat: list[float] | None) -> tuple[Floats | None, float]:
+    return (None, 0.0) if flat is None else (np.array(flat[1:]).reshape(2, -1), flat[0])
 
 
 def _flat(arms: Arms) -> list[float]:

@@ -184,6 +184,26 @@ def test_two_hours_of_pods_teach_the_noise_and_less_does_not() -> None:
     assert learn_noise(JudgeState(), requests[:23], errors[:23]).noise is None
 
 
+def test_a_fault_that_returns_on_fresh_pods_is_convicted_at_once() -> None:
+    tripped, _ = played(BAD)
+
+    _, same_pods = played(BAD, state=returned(tripped))
+    _, fresh_pods = played(BAD, state=returned(tripped, fresh=True, tripped_at_age=600.0))
+
+    assert same_pods.verdict is Verdict.INCONCLUSIVE
+    assert fresh_pods.verdict is Verdict.FAIL
+
+
+def test_a_confirmation_under_way_survives_json() -> None:
+    tripped, _ = played(BAD)
+    state, _ = played(GOOD, GOOD, state=returned(tripped, fresh=True, tripped_at_age=600.0))
+
+    back = load_state(json.loads(json.dumps(dump_state(state))))
+
+    assert played(BAD, state=back)[1].verdict is played(BAD, state=state)[1].verdict is Verdict.FAIL
+    assert len(json.dumps(dump_state(state))) < 4096
+
+
 def test_a_new_step_counts_its_floor_anew_and_keeps_the_evidence() -> None:
     state, before = played(*[GOOD] * 10)
     after = look(step_began(state), SETTINGS, now=state.through)
