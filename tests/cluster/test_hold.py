@@ -4,12 +4,13 @@ The rows of both tables of the design: how people and tools edit a Deployment, a
 does to it. The controller does not run here; its workload adapter is called as its own service account.
 """
 
+import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import pytest
@@ -42,6 +43,7 @@ CANARIES = Resource("serin.dev", "v1alpha1", "canaries", "Canary")
 RECORDS = Resource("serin.dev", "v1alpha1", "releaserecords", "ReleaseRecord")
 
 Object = dict[str, Any]
+T = TypeVar("T")
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +56,14 @@ def installed(cluster: RunningCluster) -> None:
     kubectl("apply", "--server-side", "--force-conflicts", "-f", str(MANIFESTS / "rbac"))
     for file in ("hold.yaml", "records.yaml"):
         kubectl("apply", "--server-side", "--force-conflicts", "-f", str(MANIFESTS / "admission" / file))
+
+
+async def until(check: Callable[[], Awaitable[T]], within: float = 30.0) -> T:
+    """Ask again until the answer is true. Raises `TimeoutError`."""
+    async with asyncio.timeout(within):
+        while not (answer := await check()):
+            await asyncio.sleep(0.02)
+        return answer
 
 
 @dataclass
@@ -142,9 +152,13 @@ async def adopted(place: str) -> AsyncIterator[Story]:
     async with await open_api() as api:
         workload = DeploymentWorkload(api, now=lambda: datetime.now(UTC))
         ref, spec = Ref(place, "shop", made["metadata"]["uid"]), parse_canary_spec(wanted)
-        target = None
-        while target is None or not target.settled_hash:
-            target = await workload.read_target(ref, spec, "", "")
+
+        async def settled() -> Target | None:
+            found = await workload.read_target(ref, spec, "", "")
+            return found if found is not None and found.settled_hash else None
+
+        target = await until(settled)
+        assert target is not None
         stable = Stable(
             uid=target.uid,
             hash=target.settled_hash,
@@ -153,8 +167,7 @@ async def adopted(place: str) -> AsyncIterator[Story]:
         )
         story = Story(place, api, workload, ref, spec, stable)
         await story.remember(phase="Idle", stable=msgspec.to_builtins(stable))
-        while not await workload.prove_hold(ref, spec, target):
-            pass
+        await until(lambda: workload.prove_hold(ref, spec, target))
         yield story
 
 
@@ -258,35 +271,71 @@ async def test_a_canary_that_is_going_holds_nothing_new(adopted: Story) -> None:
     )
     adopted.kubectl("delete", "canary", "shop", "--wait=false")
     target = await adopted.target()
-    while await adopted.workload.prove_hold(adopted.ref, adopted.spec, target):
-        pass
+
+    async def is_free() -> bool:
+        return not await adopted.workload.prove_hold(adopted.ref, adopted.spec, target)
+
+    await until(is_free)
     adopted.edit()
     assert "paused" not in adopted.deployment()["spec"]
     adopted.kubectl("patch", "canary", "shop", "--type=merge", "-p", '{"metadata":{"finalizers":null}}')
 
 
-async def test_detach_needs_its_verb_and_stables_template(adopted: Story) -> None:
+def let_edit(story: Story, user: str) -> None:
+    """The rights of a service team: its Deployments, and nothing of Serin."""
+    story.kubectl("create", "role", "edit", "--verb=get,patch,update", "--resource=deployments.apps")
+    story.kubectl("create", "rolebinding", "edit", "--role=edit", f"--user={user}")
+
+
+def let_detach(story: Story, user: str) -> None:
+    story.kubectl("create", "role", "detach", "--verb=detach", "--resource=canaries.serin.dev", "--resource-name=shop")
+    story.kubectl("create", "rolebinding", "detach", "--role=detach", f"--user={user}")
+
+
+async def test_who_paused_stables_own_template_may_resume_it(adopted: Story) -> None:
+    let_edit(adopted, "dora")
+    eventually(lambda: adopted.kubectl("rollout", "pause", "deployment/shop", user="dora"), within=5)
+    adopted.kubectl("rollout", "resume", "deployment/shop", user="dora")
+    assert "paused" not in adopted.deployment()["spec"]
+
+
+async def test_the_verb_detach_brings_stables_template_back_while_releasing(adopted: Story) -> None:
+    let_edit(adopted, "dora")
     adopted.edit()
-    back = json.dumps({"spec": {"template": adopted.stable.template}})
-    adopted.kubectl("patch", "deployment", "shop", "--type=merge", "-p", back)
-    assert adopted.deployment()["spec"]["paused"] is True
-    verbs = {"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["get", "patch", "update"]}
-    role = {
-        "apiVersion": "rbac.authorization.k8s.io/v1",
-        "kind": "Role",
-        "metadata": {"name": "edit", "namespace": adopted.namespace},
-        "rules": [verbs],
-    }
-    apply([role])
-    adopted.kubectl("create", "rolebinding", "edit", "--role=edit", "--user=dora")
+    await adopted.remember(phase="Releasing", stable=msgspec.to_builtins(adopted.stable))
+    await adopted.write("release", epoch="1.0")
+    back = json.dumps([{"op": "replace", "path": "/spec/template", "value": adopted.stable.template}])
+
+    def patch(template: str) -> str:
+        return adopted.kubectl("patch", "deployment", "shop", "--type=json", "-p", template, user="dora")
+
+    def refused() -> bool:
+        try:
+            patch(back)
+        except CommandFailed as error:
+            return "being released by Canary shop" in str(error)
+        return False
+
+    eventually(refused, within=5)
+    let_detach(adopted, "dora")
+    other = json.dumps([{"op": "replace", "path": "/spec/template/spec/containers/0/image", "value": "else:1"}])
+    eventually(lambda: patch(back), within=5)
+    with pytest.raises(CommandFailed, match="being released by Canary shop"):
+        patch(other)
+
+
+async def test_the_verb_detach_frees_a_held_edit_only_when_its_canary_is_going(adopted: Story) -> None:
+    let_edit(adopted, "dora")
+    let_detach(adopted, "dora")
+    adopted.edit()
     with pytest.raises(CommandFailed, match="held by Canary shop"):
         adopted.kubectl("rollout", "resume", "deployment/shop", user="dora")
     adopted.kubectl(
-        "create", "role", "detach", "--verb=detach", "--resource=canaries.serin.dev", "--resource-name=shop"
+        "patch", "canary", "shop", "--type=merge", "-p", '{"metadata":{"finalizers":["serin.dev/release"]}}'
     )
-    adopted.kubectl("create", "rolebinding", "detach", "--role=detach", "--user=dora")
+    adopted.kubectl("delete", "canary", "shop", "--wait=false")
     eventually(lambda: adopted.kubectl("rollout", "resume", "deployment/shop", user="dora"), within=5)
-    assert "paused" not in adopted.deployment()["spec"]
+    adopted.kubectl("patch", "canary", "shop", "--type=merge", "-p", '{"metadata":{"finalizers":null}}')
 
 
 async def test_a_withdrawn_edit_leaves_no_trace_on_the_target(adopted: Story) -> None:
@@ -353,13 +402,6 @@ async def test_a_service_that_cannot_be_pinned_is_named_and_nothing_is_touched(a
 
 async def start_canary(story: Story, attempt: str = "a1", replicas: int = 1, epoch: str = "1.0") -> None:
     await story.write("apply_canary", attempt=attempt, replicas=replicas, epoch=epoch)
-
-
-async def until(check: Callable[[], Any]) -> Any:
-    """Ask until the answer is true; the test's own time limit ends it."""
-    while not (answer := await check()):
-        pass
-    return answer
 
 
 async def test_a_canary_runs_beside_the_target_and_neither_adopts_the_other(adopted: Story) -> None:
@@ -442,6 +484,26 @@ async def test_a_quota_that_is_exceeded_is_the_canarys_trouble(adopted: Story) -
         return (await adopted.workload.read_canary(adopted.ref, adopted.spec)).trouble
 
     assert await until(trouble) == "QuotaExceeded"
+
+
+@pytest.mark.parametrize(
+    ("broken", "reasons"),
+    [
+        ({"image": "registry.local/nothing:1"}, {"ErrImagePull", "ImagePullBackOff"}),
+        ({"env": [{"name": "SHOP_CRASH", "value": "1"}]}, {"CrashLoopBackOff"}),
+    ],
+    ids=["image that cannot be pulled", "crash loop"],
+)
+async def test_a_canary_that_does_not_start_says_why(adopted: Story, broken: Object, reasons: set[str]) -> None:
+    adopted.kubectl("label", "namespace", adopted.namespace, "tests.serin.dev/no-process-")
+    edit = {"spec": {"template": {"spec": {"containers": [{"name": "app"} | broken]}}}}
+    adopted.kubectl("patch", "deployment", "shop", "-p", json.dumps(edit))
+    await start_canary(adopted)
+
+    async def trouble() -> str:
+        return (await adopted.workload.read_canary(adopted.ref, adopted.spec)).trouble
+
+    assert await until(trouble) in reasons
 
 
 async def test_scaled_to_zero_and_up_while_held_brings_stable_back(adopted: Story) -> None:
