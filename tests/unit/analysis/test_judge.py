@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -226,10 +227,19 @@ def test_the_state_survives_json_and_goes_on_the_same() -> None:
     assert load_state({}) == JudgeState()
 
 
-def test_one_scrape_costs_less_than_a_hundred_microseconds() -> None:
-    def once() -> float:
-        began = time.perf_counter()
-        played(*[GOOD] * 200)
-        return (time.perf_counter() - began) / 200
+def test_one_scrape_costs_no_more_than_a_few_hundred_small_array_operations() -> None:
+    """100 microseconds where one such operation takes 0.5: a ratio, because other tests share the machine."""
+    few = np.linspace(0.0, 1.0, 24)
 
-    assert min(once() for _ in range(8)) < 100e-6 * 2  # twice the target: other tests share the machine
+    def seconds(work: Callable[[], object], times: int) -> float:
+        began = time.process_time()
+        work()
+        return (time.process_time() - began) / times
+
+    ratios = [
+        seconds(lambda: played(*[GOOD] * 200), 200)
+        / seconds(lambda: [np.logaddexp(few, few) for _ in range(2000)], 2000)
+        for _ in range(8)
+    ]
+
+    assert min(ratios) < 250
