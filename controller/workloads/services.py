@@ -101,7 +101,8 @@ def find_problems(
                 f"ServiceNotPinnable {field} {service.name} already selects {HASH_LABEL} "
                 f"{service.bare[HASH_LABEL]}, and Serin did not write that: remove {HASH_LABEL} from its selector"
             )
-        elif not matches(service.bare, stable_labels):
+        # Once pinned it was right: while a stable pod restarts, only the candidate's labels may be known.
+        elif not service.ours and not matches(service.bare, stable_labels):
             problems.append(
                 f"ServiceSelectsNothing {field} {service.name} selects {_render(service.bare)}, which no pod of "
                 f"Deployment {target} carries in its stable revision: write labels of its pods, "

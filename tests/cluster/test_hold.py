@@ -61,9 +61,10 @@ def installed(cluster: RunningCluster) -> None:
 async def until(check: Callable[[], Awaitable[T]], within: float = 30.0) -> T:
     """Ask again until the answer is true. Raises `TimeoutError`."""
     async with asyncio.timeout(within):
-        while not (answer := await check()):
+        while True:
+            if answer := await check():
+                return answer
             await asyncio.sleep(0.02)
-        return answer
 
 
 @dataclass
