@@ -314,8 +314,10 @@ def _differences(playing: Playing, line: Line) -> tuple[dict[str, float], dict[s
         canary, baseline = slow(f"{mine}.{name}", seen.canary, bound), slow(f"baseline.{name}", seen.baseline, bound)
         if canary is not None and baseline is not None:
             arms[name] = Arms(canary, baseline)
-    # The baseline's first line only says where its counters stand: there is nothing to compare with yet.
-    return counters, {} if first_baseline else arms
+    if first_baseline:
+        # The baseline's first line only says where its counters stand; what the canary did is compared next time.
+        return playing.counters | {key: value for key, value in counters.items() if key.startswith("baseline")}, {}
+    return counters, arms
 
 
 def _history(playing: Playing, line: Line) -> tuple[Playing, dict[str, Any]]:

@@ -37,6 +37,8 @@ def played(
     answers = [program.answer(playing, json.dumps({"rollout": "r", "plan": plan}))]
     weight, generation, born, t = answers[0]["weight"], 0, 0.0, 0.0
     stable, canary = [100_000, 100], [0, 0]
+    past = {"pods": 20, "requests": stable[0], "errors": stable[1]}
+    program.answer(playing, json.dumps({"rollout": "r", "t": 0, "baseline": past}))
     while t < seconds and answers[-1]["decision"] not in ("promote", "rollback"):
         ours = int(rps * 5 * weight / 100)
         t += 5
@@ -77,7 +79,7 @@ def test_a_fault_of_the_revision_retreats_at_the_first_scrape_and_is_convicted_o
 
 
 def test_a_fault_of_one_pod_costs_a_retreat_and_not_the_release() -> None:
-    answers = played(lambda t, age, generation: 0.5 if generation == 0 and 100 <= age else 0.001, seconds=1500)
+    answers = played(lambda t, age, generation: 0.5 if generation == 0 and age >= 100 else 0.001, seconds=1500)
 
     assert decisions(answers) == ["retreat", "resume", "advance", "promote"]
     assert [one["fresh"] for one in answers if one["decision"] == "retreat"] == [True]
@@ -152,7 +154,7 @@ def test_history_teaches_and_is_answered_line_by_line() -> None:
         pytest.param({"t": 5}, "rollout", id="no name"),
         pytest.param({"rollout": "z", "t": 5}, "plan", id="no plan"),
         pytest.param({"rollout": "a", "t": "five"}, "t", id="a time that is no number"),
-        pytest.param({"rollout": "a", "t": 5, "canary": {"requests": "x"}}, "canary.requests", id="a count that is none"),
+        pytest.param({"rollout": "a", "t": 5, "canary": {"requests": "x"}}, "canary.requests", id="no count"),
         pytest.param({"rollout": "b", "plan": {"steps": []}}, "plan.steps", id="no steps"),
         pytest.param({"rollout": "b", "plan": {"steps": [{"weight": 1}]}}, "plan.steps[0]", id="no bake"),
         pytest.param(
