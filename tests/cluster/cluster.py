@@ -278,7 +278,7 @@ def _start_gateway(cluster: Cluster) -> None:
             contour, "bootstrap", bootstrap, f"--xds-address={local}", "--xds-port=8001",
             f"--admin-address={folder.resolve() / 'admin.sock'}", "--namespace", GATEWAY_REF["namespace"],
         ],
-        check=True, stdout=subprocess.DEVNULL,
+        check=True, capture_output=True,
     )  # fmt: skip
     # Envoy's default of 5 s makes latency histograms 4.5 s late.
     bootstrap.write_text(json.dumps(json.loads(bootstrap.read_text()) | {"stats_flush_interval": "1s"}))

@@ -72,8 +72,7 @@ def test_a_rolling_update_under_load_loses_no_request(shop: MakeShop, cluster: R
         async with Load(cluster.gateway, made.host, rate=100) as load:
             await asyncio.sleep(0.5)
             await asyncio.to_thread(apply, [shop_deployment(made.name, made.namespace, "v2", 3)])
-            while not load.report.answers or {a.revision for a in load.report.answers[-30:]} != {"v2"}:
-                await asyncio.sleep(0.1)
+            await asyncio.to_thread(eventually, lambda: {a.revision for a in load.report.answers[-30:]} == {"v2"})
             await asyncio.sleep(2)
         return load
 
