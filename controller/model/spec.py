@@ -306,10 +306,12 @@ class Credentials(Model):
 
 
 class Template(Model):
-    """Queries for one way to see traffic. `$namespace`, `$service`, `$port` and `$arm` are label values.
+    """Queries for one way to see traffic: each is one selector of a counter, without function or range.
 
-    Each query is an instant-vector selector of a counter; raw samples are differenced per series.
-    `latency` selects a classic histogram's buckets, whose `le` is in `latencyUnit`.
+    Label values may hold `$namespace`, `$port`, `$canary` (the Canary's name), and what differs between
+    canary and stable: `$service`, `$deployment`, `$arm` (`canary` or `stable`); each query needs
+    `$namespace` and one of those three. Raw samples are differenced per series. `latency` selects the
+    buckets of a classic histogram, whose `le` is in `latencyUnit`.
     """
 
     requests: Annotated[str, Field(min_length=1, max_length=1024)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -95,7 +96,7 @@ async def test_windows_that_follow_each_other_hold_every_sample_once(staged: Sta
     cuts = [UNTIL - timedelta(seconds=each) for each in (30, 20.5, 7, 0)]
 
     parts: list[RawSample] = []
-    for since, until in zip(cuts, cuts[1:], strict=False):
+    for since, until in pairwise(cuts):
         parts += (await staged.source.read_samples(REF, SPEC, metric, since, until)).canary.requests
 
     assert tuple(parts) == (await staged.read(seconds=30)).canary.requests
