@@ -1,0 +1,95 @@
+"""What a Decision is bound to, and what cannot be decided."""
+
+import argparse
+import io
+
+import pytest
+
+from controller.cli import decisions
+from controller.cli.kubectl import Failure
+from controller.cli.screen import Screen
+from tests.unit.cli.scenes import MemoryCluster, attempt, canary
+
+PATH = "/apis/serin.dev/v1alpha1/namespaces/shop/canaries/checkout"
+
+
+def options(command: str, **changes: object) -> argparse.Namespace:
+    usual = {"name": "checkout", "namespace": "shop", "reason": "why", "attempt": "", "step": None, "yes": True}
+    return argparse.Namespace(command=command, **{**usual, **changes})
+
+
+def test_an_approval_names_attempt_gate_images_and_plan() -> None:
+    written = decisions.render_decision(canary(), "approve", "looks right", by="alice")
+
+    assert written["metadata"] == {"generateName": "checkout-approve-", "namespace": "shop"}
+    assert written["spec"] == {
+        "canary": "checkout",
+        "decision": "Approve",
+        "by": "alice",
+        "attempt": "a-2",
+        "step": 3,
+        "digest": "registry.example/checkout:1.8",
+        "planDigest": "sha256:plan",
+        "reason": "looks right",
+    }
+
+
+@pytest.mark.parametrize(
+    ("status", "verb", "complaint"),
+    [
+        ({"attempt": None, "phase": "Idle"}, "abort", "has no rollout"),
+        ({"phase": "Idle", "attempt": attempt(outcome="Promoted")}, "abort", "has ended"),
+        ({"phase": "RolledBack"}, "resume", "kubectl canary retry"),
+        ({}, "retry", "was not rolled back"),
+        ({"attempt": attempt(plan=[{"weight": 5}])}, "approve", "asks for an approval"),
+    ],
+)
+def test_there_must_be_something_to_speak_about(status: dict[str, object], verb: str, complaint: str) -> None:
+    with pytest.raises(Failure, match=complaint):
+        decisions.render_decision(canary(**status), verb, "why", by="alice")
+
+
+def test_a_decision_about_an_attempt_that_has_passed_is_not_written() -> None:
+    with pytest.raises(Failure, match="the present one is a-2"):
+        decisions.render_decision(canary(), "abort", "why", by="alice", attempt="a-1")
+
+
+def test_a_gate_that_was_passed_is_not_opened_again() -> None:
+    gated = attempt(plan=[{"weight": 1, "approval": True}, {"weight": 2, "approval": True}], step=1)
+
+    assert decisions.gate_of(gated, None) == 2
+    with pytest.raises(Failure, match="no gate is left there"):
+        decisions.gate_of(gated, 1)
+
+
+def test_a_retry_speaks_about_the_attempt_that_was_rolled_back() -> None:
+    written = decisions.render_decision(canary(phase="RolledBack"), "retry", "fixed the quota", by="alice")
+
+    assert (written["spec"]["decision"], written["spec"]["attempt"]) == ("Retry", "a-2")
+
+
+@pytest.mark.parametrize(("taken", "code"), [(True, 0), (False, 1)])
+def test_the_answer_is_printed_and_decides_the_exit_code(
+    capsys: pytest.CaptureFixture[str], taken: bool, code: int
+) -> None:
+    answered = canary(decisions=[{"uid": "u-said", "answer": "as you say", "taken": taken}])
+    cluster = MemoryCluster({PATH: answered})
+
+    assert decisions.run(options("abort"), cluster, Screen()) == code
+
+    printed = capsys.readouterr().out
+    assert "checkout-abort-x7k2p written: Abort attempt a-2" in printed
+    assert ("taken: as you say" in printed) and ("not taken" in printed) != taken
+    assert cluster.created[0]["spec"]["by"] == "alice"
+
+
+def test_what_brings_users_onto_a_revision_needs_a_yes_where_nobody_can_be_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    cluster = MemoryCluster({PATH: canary()})
+
+    with pytest.raises(Failure, match="--yes"):
+        decisions.run(options("promote", yes=False), cluster, Screen())
+
+    assert cluster.created == []
