@@ -189,6 +189,18 @@ def test_the_controller_may_do_what_it_needs_and_not_read_a_secret(bare_cluster:
     assert not may("create", "pods", "-n", "shop")
 
 
+def test_the_kustomization_alone_brings_a_controller_that_leads(bare_cluster: None) -> None:
+    run("kubectl", "apply", "-k", str(ROOT / "manifests"))
+    try:
+        run("kubectl", "rollout", "status", "deployment/serin-controller", "-n", "serin-system", "--timeout=60s")
+        run("kubectl", "create", "namespace", "shop")
+        for name in ("canary", "full", "metricssource"):
+            run("kubectl", "create", "--dry-run=server", "-f", str(ROOT / "manifests" / "examples" / f"{name}.yaml"))
+    finally:
+        run("kubectl", "delete", "-k", str(ROOT / "manifests"), "--wait=false", check=False)
+        run("kubectl", "delete", "namespace", "shop", "--ignore-not-found", "--wait=false")
+
+
 def test_removal_keeps_kinds_and_lets_a_held_deployment_go(bare_cluster: None, shop: MakeShop) -> None:
     install(*SOURCE, "--wait", "--timeout", "60s")
     made = shop("v1")
