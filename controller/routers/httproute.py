@@ -6,6 +6,7 @@ apply does not conflict with us; it decides nothing, so its failure is logged an
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import structlog
@@ -129,7 +130,7 @@ def parse_weight(route: Route, spec: CanarySpec, canary_service: str) -> Weight:
     return Weight(
         percent=percent,
         present=all(ours) and bool(ours) if percent else any(ours),
-        programmed=is_programmed(route, names),
+        programmed=is_programmed(route, names, at_zero=not percent),
         epoch=parse_epoch(route, names),
         problem=reason,
         problem_message=message,
@@ -178,24 +179,28 @@ def find_rejection(route: Route, names: Names) -> tuple[str, str] | None:
     return None
 
 
-def is_programmed(route: Route, names: Names) -> bool:
-    """Every parent of the route that reports, at least one, has accepted this generation of it."""
+def is_programmed(route: Route, names: Names, *, at_zero: bool) -> bool:
+    """Every parent of the route that reports, at least one, has accepted this generation of it.
+
+    A canary Service that the gateway does not find matters only while it is to have traffic.
+    """
     parents = _reporting_parents(route)
-    return bool(parents) and all(_has_taken(route, parent, names) for parent in parents)
+    return bool(parents) and all(_has_taken(route, parent, names, at_zero) for parent in parents)
 
 
-def _has_taken(route: Route, parent: dict[str, Any], names: Names) -> bool:
+def _has_taken(route: Route, parent: dict[str, Any], names: Names, at_zero: bool) -> bool:
     current = _current(route, parent)
     accepted = any(c["type"] == "Accepted" and c.get("status") == "True" for c in current)
-    return accepted and all(c.get("status") != "False" or _is_ours(c, names) for c in current)
+    return accepted and all(c.get("status") != "False" or (at_zero and _is_ours(c, names)) for c in current)
 
 
 def _is_ours(condition: dict[str, Any], names: Names) -> bool:
     """The gateway misses only the canary Service, which is not there yet or not there any more."""
+    quoted = re.findall(r"[\"']([^\"' ]+)[\"']", condition.get("message", ""))
     return (
         condition["type"] == "ResolvedRefs"
         and condition.get("reason") == "BackendNotFound"
-        and f'{names.canary}"' in condition.get("message", "").replace("'", '"')
+        and {name.rpartition("/")[2] for name in quoted} == {names.canary}
     )
 
 

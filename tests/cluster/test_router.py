@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -69,10 +69,9 @@ def _path(prefix: str) -> dict[str, Any]:
 
 
 def owner_part(namespace: str) -> str:
-    """The route as its owner sees it, byte for byte: what was written and who manages what of it."""
-    route = json.loads(kubectl("get", "httproute", "shop", "-n", namespace, "-o", "json", "--show-managed-fields"))
-    meta = route["metadata"]
-    return json.dumps([route["spec"], meta.get("annotations")])
+    """What the owner wrote, byte for byte as the API server gives it back, annotations included."""
+    route = get("httproute", "shop", namespace)
+    return json.dumps([route["spec"], route["metadata"].get("annotations")])
 
 
 class ClusterGround:
@@ -100,11 +99,19 @@ class TestRealRoutes(RouterContract):
     """The whole contract again, on routes in the API server with a gateway that writes their status."""
 
 
+async def until(ground: ClusterGround, check: Callable[[Weight], bool]) -> Weight:
+    """Read until the weight passes `check`, for at most 20 s."""
+    for _ in range(400):
+        weight = await ground.router.read_weight(ground.ref, ground.spec)
+        if check(weight):
+            return weight
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"still {weight}")
+
+
 async def arrived(ground: ClusterGround) -> Weight:
     """Wait until the gateway reports the route as it is now, and the margin that its data plane may take."""
-    async with asyncio.timeout(20):
-        while not (weight := await ground.router.read_weight(ground.ref, ground.spec)).programmed:
-            await asyncio.sleep(0.05)
+    weight = await until(ground, lambda weight: weight.programmed)
     await asyncio.sleep(1.0)
     return weight
 
@@ -178,9 +185,7 @@ async def test_a_canary_service_that_is_not_there_is_no_rejection(ground: Cluste
 async def test_a_rejection_says_what_the_gateway_says(ground: ClusterGround) -> None:
     kubectl("delete", "service", "shop", "-n", ground.namespace)
 
-    async with asyncio.timeout(20):
-        while not (weight := await ground.router.read_weight(ground.ref, SPEC)).problem:
-            await asyncio.sleep(0.05)
+    weight = await until(ground, lambda weight: bool(weight.problem))
 
     assert weight.problem == "RouteNotAccepted"
     assert "shop" in weight.problem_message

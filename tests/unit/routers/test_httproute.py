@@ -58,6 +58,22 @@ def test_when_a_weight_is_programmed(parents: list[dict[str, Any]], programmed: 
     assert (weight.programmed, weight.problem) == (programmed, problem)
 
 
+def test_a_canary_service_that_is_missing_matters_while_it_is_to_have_traffic() -> None:
+    missing = [report(accepted(), unresolved('service "shop-canary" is invalid: service "town/shop-canary" not found'))]
+
+    at_zero = read(route(rule(backend(weight=100), backend("shop-canary", 0)), parents=missing))
+    at_five = read(route(rule(backend(weight=95), backend("shop-canary", 5)), parents=missing))
+
+    assert (at_zero.programmed, at_zero.problem) == (True, "")
+    assert (at_five.programmed, at_five.problem) == (False, "")
+
+
+def test_a_gateway_that_misses_both_services_is_not_excused() -> None:
+    both = 'service "town/shop-canary" not found, service "town/shop" not found'
+
+    assert read(route(parents=[report(accepted(), unresolved(both))])).problem == "RouteNotAccepted"
+
+
 def test_the_gateways_own_words_are_passed_on() -> None:
     weight = read(route(parents=[report(accepted(status="False", message="no matching listener"))]))
 
