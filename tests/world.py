@@ -1,0 +1,446 @@
+"""A fake cluster, gateway, metrics server and clock for the real loop, with oracles that watch from inside.
+
+The one thing to know: every write goes through `World.write`, which is where crashes, lost replies and
+refusals happen, where the API server's own rules are kept, and where the oracles look.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from controller.errors import AlreadyExists, ApiUnavailable, Conflict, Fenced
+from controller.model.spec import CanarySpec, Metric, Verb
+from controller.model.status import Outcome, Phase, Status, parse_status, render_status
+from controller.model.world import CanaryPods, DecisionSeen, Pins, RecordSeen, Target, Weight
+from controller.ports import ArmSamples, CanarySeen, MetricSamples, RawSample, Ref
+from tests.builders import spec as usual_spec
+
+KEY = "shop/checkout"
+REPLICAS = 4
+RPS = 200.0
+READY_AFTER = 3.0
+ROLL_TAKES = 6.0
+PROGRAMMED_AFTER = 0.3
+
+
+class Crash(BaseException):
+    """The process is gone, at this very point."""
+
+
+class OracleBroken(AssertionError):
+    """Something happened that must never happen."""
+
+
+@dataclass
+class Deployment:
+    """The target: which template is asked for, which one the pods run, and how far a roll is."""
+
+    uid: str = "uid-1"
+    template: str = "v1"
+    running: str = "v1"
+    paused: bool = False
+    version: int = 1
+    roll_left: float = 0.0
+
+    def touched(self) -> None:
+        self.version += 1
+
+
+@dataclass
+class Fleet:
+    """The canary workload."""
+
+    attempt: str = ""
+    template: str = ""
+    replicas: int = 0
+    age: float = 0.0
+
+    @property
+    def ready(self) -> int:
+        return self.replicas if self.age >= READY_AFTER else 0
+
+
+@dataclass
+class Route:
+    """The HTTPRoute: what it says, and since when."""
+
+    percent: float = 0.0
+    present: bool = False
+    epoch: str = ""
+    changed_at: float = -100.0
+    effective: float = 0.0
+
+
+@dataclass
+class World:
+    """Everything outside the loop."""
+
+    chance: random.Random
+    failing: dict[str, float] = field(default_factory=dict)
+    """failed requests of all requests, by template"""
+    now: datetime = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+    spec: CanarySpec = field(default_factory=usual_spec)
+    generation: int = 1
+    status: dict[str, Any] = field(default_factory=dict)
+    version: int = 1
+    finalizer: bool = False
+    deleting: bool = False
+    gone: bool = False
+    target: Deployment = field(default_factory=Deployment)
+    fleet: Fleet = field(default_factory=Fleet)
+    route: Route = field(default_factory=Route)
+    pinned: str = ""
+    decisions: list[DecisionSeen] = field(default_factory=list)
+    records: dict[str, dict[str, Any]] = field(default_factory=dict)
+    samples: dict[str, list[tuple[float, float, float]]] = field(default_factory=lambda: {"canary": [], "stable": []})
+    counters: dict[str, list[float]] = field(default_factory=lambda: {"canary": [0.0, 0.0], "stable": [0.0, 0.0]})
+    metrics_up: bool = True
+    served_without_pods: float = 0.0
+    writes: list[tuple[datetime, str, int]] = field(default_factory=list)
+    before_write: Callable[[str], None] = lambda what: None
+    after_write: Callable[[str], None] = lambda what: None
+
+    # -- time ------------------------------------------------------------------------------------
+
+    def pass_time(self, seconds: float = 1.0) -> None:
+        """The cluster lives on for a while: rolls, starts, traffic, scrapes."""
+        self.now += timedelta(seconds=seconds)
+        self.fleet.age += seconds
+        if self.clock - self.route.changed_at >= PROGRAMMED_AFTER:
+            self.route.effective = self.route.percent if self.route.present else 0.0
+        if not self.target.paused and self.target.running != self.target.template:
+            self.target.roll_left = (self.target.roll_left or ROLL_TAKES) - seconds
+            if self.target.roll_left <= 0:
+                self.target.running, self.target.roll_left = self.target.template, 0.0
+                self.target.touched()
+        self._serve(seconds)
+
+    @property
+    def clock(self) -> float:
+        return self.now.timestamp()
+
+    def _serve(self, seconds: float) -> None:
+        share = self.route.effective / 100
+        if share > 0 and self.fleet.ready == 0:
+            self.served_without_pods += seconds
+            if self.served_without_pods > 10:
+                raise OracleBroken(f"O3: weight {self.route.effective} with no ready canary pod for 10 s")
+        else:
+            self.served_without_pods = 0.0
+        for arm, part, template in (
+            ("canary", share, self.fleet.template),
+            ("stable", 1 - share, self.target.running),
+        ):
+            requests = round(RPS * seconds * part)
+            ratio = self.failing.get(template, 0.0)
+            errors = sum(self.chance.random() < ratio for _ in range(requests)) if ratio else 0
+            self.counters[arm][0] += requests
+            self.counters[arm][1] += errors
+            self.samples[arm].append((self.clock, *self.counters[arm]))
+
+    # -- writes ----------------------------------------------------------------------------------
+
+    def write(self, what: str, term: int, change: Callable[[], None]) -> None:
+        """One accepted write, with whatever misfortune the test wants around it."""
+        self.before_write(what)
+        seen = self.remembered
+        if term < seen.leader_epoch and what.startswith(("status", "weight")):
+            raise OracleBroken(f"O8: {what} by term {term} accepted after term {seen.leader_epoch}")
+        change()
+        self.writes.append((self.now, what, term))
+        self.after_write(what)
+
+    @property
+    def remembered(self) -> Status:
+        return parse_status(self.status)
+
+    # -- what people and tools do -----------------------------------------------------------------
+
+    def edit(self, template: str) -> None:
+        """Anybody changes the template; the admission policy holds it where stable is known."""
+        held = self.remembered.stable is not None and template != self.target.template
+        if self.remembered.phase is Phase.RELEASING and held:
+            return
+        self.target.template = template
+        self.target.paused = self.target.paused or held
+        self.target.touched()
+
+    def say(self, verb: Verb, step: int = 0) -> None:
+        """A person writes a Decision about the present attempt."""
+        attempt = self.remembered.attempt
+        if attempt is None:
+            return
+        number = len(self.decisions) + 1
+        self.decisions.append(
+            DecisionSeen(f"d-{number}", f"d-{number}", verb, "alice", attempt.id, step, "because", self.now)
+        )
+
+    def hand_edit(self, percent: float) -> None:
+        """Somebody edits the route's weight."""
+        if self.route.present:
+            self.route.percent, self.route.changed_at = percent, self.clock
+
+    def reset_route(self) -> None:
+        """An owner's apply resets the list of backends; annotations stay."""
+        self.route.present, self.route.percent, self.route.changed_at = False, 0.0, self.clock
+
+
+def _hash(template: str) -> str:
+    return f"h-{template}"
+
+
+@dataclass
+class Hands:
+    """All ports of one process: what it reads and writes, under its term."""
+
+    world: World
+    term: int
+
+    # Memory
+
+    async def read(self, key: str) -> CanarySeen | None:
+        world = self.world
+        if world.gone:
+            return None
+        return CanarySeen(
+            Ref("shop", "checkout", "c-1"),
+            str(world.version),
+            world.generation,
+            world.deleting,
+            world.finalizer,
+            world.spec,
+            (),
+            world.remembered,
+        )
+
+    async def write_status(self, seen: CanarySeen, status: Status) -> None:
+        world = self.world
+        if str(world.version) != seen.resource_version:
+            raise Conflict("status")
+        if status.leader_epoch < world.remembered.leader_epoch:
+            raise Conflict("the CRD's epoch rule")
+
+        def change() -> None:
+            was = world.remembered
+            world.status = render_status(status)
+            world.version += 1
+            _check_transition(was, status)
+
+        world.write(f"status {status.phase} {status.reason}", self.term, change)
+
+    async def set_finalizer(self, seen: CanarySeen, present: bool) -> None:
+        world = self.world
+
+        def change() -> None:
+            world.finalizer = present
+            world.version += 1
+            world.gone = world.deleting and not present
+
+        world.write("finalizer", self.term, change)
+
+    async def read_decisions(self, ref: Ref) -> tuple[DecisionSeen, ...]:
+        return tuple(self.world.decisions)
+
+    async def others_on_target(self, ref: Ref, spec: CanarySpec) -> tuple[str, ...]:
+        return ()
+
+    async def read_record(self, ref: Ref, attempt: str) -> RecordSeen:
+        found = self.world.records.get(attempt)
+        if found is None:
+            return RecordSeen()
+        return RecordSeen(True, len(found["steps"]), found.get("outcome", ""))
+
+    async def store_record(self, ref: Ref, attempt: str, record: dict[str, Any]) -> None:
+        world = self.world
+
+        def change() -> None:
+            before = world.records.get(attempt)
+            if before is not None and before.get("outcome") and before != record:
+                raise OracleBroken(f"O7: sealed record {attempt} changed: {before} -> {record}")
+            if before is not None and record["steps"][: len(before["steps"])] != before["steps"]:
+                raise OracleBroken(f"O7: steps of record {attempt} changed")
+            world.records[attempt] = record
+
+        world.write(f"record {record.get('outcome', '')}", self.term, change)
+
+    def tell(self, ref: Ref, reason: str, message: str, *, warning: bool) -> None:
+        return
+
+    # TrafficRouter
+
+    async def read_weight(self, ref: Ref, spec: CanarySpec) -> Weight:
+        route = self.world.route
+        programmed = self.world.clock - route.changed_at >= PROGRAMMED_AFTER
+        return Weight(route.percent if route.present else 0.0, route.present, programmed, route.epoch)
+
+    async def set_weight(self, ref: Ref, spec: CanarySpec, percent: float, *, epoch: str, was: str) -> None:
+        world = self.world
+
+        def change() -> None:
+            route, status = world.route, world.remembered
+            if route.epoch != was:
+                if route.epoch and int(route.epoch.partition(".")[0]) > self.term:
+                    raise Fenced("the route carries a newer term")
+                raise Conflict("route")
+            raised = percent > (route.percent if route.present else 0.0)
+            if raised and percent > status.weight:
+                raise OracleBroken(f"O1: weight raised to {percent}, authorised {status.weight}")
+            if raised and status.attempt and status.attempt.outcome:
+                raise OracleBroken(f"O2: weight raised to {percent} after {status.attempt.outcome} was remembered")
+            world.route = replace(route, percent=percent, present=True, epoch=epoch, changed_at=world.clock)
+
+        world.write(f"weight {percent}", self.term, change)
+
+    async def remove(self, ref: Ref, spec: CanarySpec) -> None:
+        world = self.world
+
+        def change() -> None:
+            world.route = Route(changed_at=world.clock, effective=world.route.effective)
+
+        world.write("leave route", self.term, change)
+
+    # Workload
+
+    async def read_target(self, ref: Ref, spec: CanarySpec, stable_hash: str, candidate: str) -> Target | None:
+        target = self.world.target
+        settled = target.running == target.template or (target.paused and target.roll_left == 0)
+        return Target(
+            uid=target.uid,
+            generation=target.version,
+            resource_version=str(target.version),
+            paused=target.paused,
+            replicas=REPLICAS,
+            template={"of": target.template},
+            template_hash=_hash(target.template),
+            images=(target.template,),
+            settled_hash=_hash(target.running) if settled else "",
+            settled_template={"of": target.running},
+            settled_template_hash=_hash(target.running),
+            settled_images=(target.running,),
+            has_pods=True,
+            stable_ready=REPLICAS,
+            roll_complete=target.running == target.template,
+        )
+
+    async def read_canary(self, ref: Ref, spec: CanarySpec) -> CanaryPods:
+        fleet = self.world.fleet
+        if not fleet.attempt:
+            return CanaryPods()
+        return CanaryPods(True, fleet.attempt, fleet.replicas, fleet.ready, fleet.ready, youngest_age=fleet.age)
+
+    async def read_pins(self, ref: Ref, spec: CanarySpec, target: Target, stable_hash: str) -> Pins:
+        return Pins(pinned=self.world.pinned == stable_hash, any_pin=bool(self.world.pinned))
+
+    async def prove_hold(self, ref: Ref, spec: CanarySpec, target: Target) -> bool:
+        return True
+
+    async def pin(self, ref: Ref, spec: CanarySpec, stable_hash: str) -> None:
+        self.world.write("pin", self.term, lambda: setattr(self.world, "pinned", stable_hash))
+
+    async def unpin(self, ref: Ref, spec: CanarySpec) -> None:
+        self.world.write("unpin", self.term, lambda: setattr(self.world, "pinned", ""))
+
+    async def apply_canary(
+        self, ref: Ref, spec: CanarySpec, target: Target, *, attempt: str, replicas: int, epoch: str
+    ) -> None:
+        world = self.world
+
+        def change() -> None:
+            fleet = world.fleet
+            if fleet.attempt and fleet.attempt != attempt:
+                world.fleet = Fleet()
+            elif not fleet.attempt:
+                world.fleet = Fleet(attempt, world.target.template, replicas)
+            else:
+                world.fleet = replace(fleet, replicas=replicas, age=0.0 if replicas > fleet.replicas else fleet.age)
+                # Pods that serve already stay ready while more start.
+                world.fleet.age = max(world.fleet.age, READY_AFTER)
+
+        world.write("canary pods", self.term, change)
+
+    async def delete_canary(self, ref: Ref, spec: CanarySpec) -> None:
+        world = self.world
+
+        def change() -> None:
+            if world.route.present and world.route.percent > 0:
+                raise OracleBroken("canary pods deleted while the route gives them traffic")
+            world.fleet = Fleet()
+
+        world.write("delete canary", self.term, change)
+
+    async def replace_pods(self, ref: Ref, spec: CanarySpec) -> None:
+        self.world.write("replace pods", self.term, lambda: setattr(self.world.fleet, "age", 0.0))
+
+    async def pause(self, ref: Ref, spec: CanarySpec, target: Target, *, epoch: str) -> None:
+        self._on_target(target, "pause", paused=True)
+
+    async def release(self, ref: Ref, spec: CanarySpec, target: Target, *, epoch: str) -> None:
+        self._on_target(target, "release", paused=False)
+
+    async def restore(
+        self, ref: Ref, spec: CanarySpec, target: Target, template: dict[str, Any], *, epoch: str, paused: bool
+    ) -> None:
+        self._on_target(target, "restore", paused=paused, template=template["of"])
+
+    async def delete_replicaset(self, ref: Ref, name: str) -> None:
+        raise NotImplementedError("the fake target keeps no old ReplicaSets")
+
+    def _on_target(self, target: Target, what: str, **changes: Any) -> None:
+        world = self.world
+
+        def change() -> None:
+            if str(world.target.version) != target.resource_version:
+                raise Conflict("target")
+            rejected = world.remembered.rejected
+            released = changes.get("template", world.target.template)
+            if changes.get("paused") is False and _hash(released) == rejected:
+                raise OracleBroken("a rejected template was released")
+            world.target = replace(world.target, **changes)
+            world.target.touched()
+
+        world.write(what, self.term, change)
+
+    # MetricSource
+
+    async def read_samples(
+        self, ref: Ref, spec: CanarySpec, metric: Metric, since: datetime, until: datetime
+    ) -> MetricSamples:
+        if not self.world.metrics_up:
+            return MetricSamples(metric.name, ArmSamples(), ArmSamples())
+        latency = metric.latency is not None
+
+        def arm(name: str) -> ArmSamples:
+            rows = [row for row in self.world.samples[name][-400:] if since.timestamp() < row[0] <= until.timestamp()]
+            return ArmSamples(
+                tuple(RawSample(f"{name}-all", at, total) for at, total, _ in rows),
+                tuple(RawSample(f"{name}-bad", at, 0.0 if latency else bad) for at, _, bad in rows),
+            )
+
+        return MetricSamples(metric.name, arm("canary"), arm("stable"))
+
+    async def scrape_interval(self, spec: CanarySpec) -> float:
+        return 1.0
+
+    async def check(self, ref: Ref, spec: CanarySpec) -> tuple[str, ...]:
+        return ()
+
+
+def _check_transition(was: Status, now: Status) -> None:
+    """O1, O2 and O7 on what is remembered."""
+    before, after = was.attempt, now.attempt
+    if before is None or after is None or before.id != after.id:
+        return
+    if after.step not in {before.step, before.step + 1}:
+        raise OracleBroken(f"O7: step {before.step} was followed by {after.step}")
+    if before.outcome and now.weight > was.weight:
+        raise OracleBroken(f"O2: authorised weight rose to {now.weight} after {before.outcome}")
+    ended = {Outcome.ROLLED_BACK, Outcome.ABORTED, Outcome.REJECTED}
+    if before.outcome in ended and after.outcome not in ended:
+        raise OracleBroken(f"O2: {before.outcome} became {after.outcome}")
+
+
+__all__ = ["KEY", "AlreadyExists", "ApiUnavailable", "Crash", "Hands", "OracleBroken", "World"]
