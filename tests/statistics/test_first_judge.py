@@ -24,24 +24,31 @@ def _kept(false: int, rollouts: int) -> bool:
 @pytest.mark.parametrize("rps", [20, 200, 5000])
 @pytest.mark.parametrize("world", [name for name in WORLDS if name not in ("realistic", "incident", "coldstart")])
 def test_a_harmless_canary_is_rolled_back_in_at_most_one_rollout_of_a_hundred(world: str, rps: float) -> None:
-    seen = run(250, rps=rps, noise=WORLDS[world], seed=11)
+    seen = run(150, rps=rps, noise=WORLDS[world], seed=11)
 
-    assert _kept(seen.false_rollbacks, 250)
+    assert _kept(seen.false_rollbacks, 150)
     assert np.isfinite(seen.promoted).mean() > 0.97
 
 
 @pytest.mark.parametrize("rps", [20, 200, 5000])
 @pytest.mark.parametrize("noise", [REALISTIC, INCIDENT, COLD_START], ids=["realistic", "incident", "coldstart"])
 def test_nor_is_it_in_realistic_noise_incidents_and_cold_starts(noise: Noise, rps: float) -> None:
-    seen = run(400, rps=rps, noise=noise, seed=12)
+    seen = run(250, rps=rps, noise=noise, seed=12)
 
-    assert _kept(seen.false_rollbacks, 400)
+    assert _kept(seen.false_rollbacks, 250)
 
 
 def test_the_whole_realistic_world_together_stays_below_half_of_the_promise() -> None:
     false = sum(run(500, rps=rps, noise=REALISTIC, seed=13).false_rollbacks for rps in (20, 200, 5000))
 
     assert false <= 7
+
+
+@pytest.mark.parametrize("world", ["realistic", "ar1", "burst"])
+def test_without_per_pod_counters_the_fallback_keeps_the_promise(world: str) -> None:
+    seen = run(250, rps=5000, noise=WORLDS[world], seed=18, pods_known=False)
+
+    assert _kept(seen.false_rollbacks, 250)
 
 
 @pytest.mark.parametrize(
