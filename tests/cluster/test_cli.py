@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,11 @@ ATTEMPT = "a-1"
 
 
 @pytest.fixture(scope="module", autouse=True)
-def installed(cluster: RunningCluster) -> Iterator[None]:
+def installed(cluster: RunningCluster) -> None:
     """CRDs, admission and people's roles, as the chart installs them."""
     for folder in ("manifests/crd", "manifests/admission", "manifests/rbac/people.yaml"):
         kubectl("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / folder))
     kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
-    yield
 
 
 def plugin(*words: str, user: str = "", groups: Iterable[str] = ()) -> "subprocess.CompletedProcess[str]":
@@ -98,8 +97,8 @@ def under_way(namespace: str, **status: Any) -> Object:
     return get("canary", "shop", namespace)
 
 
-def decision(namespace: str, by: str, **spec: Any) -> Object:
-    usual = {"canary": "shop", "decision": "Abort", "by": by, "attempt": ATTEMPT, "reason": "orders missing"}
+def decision(namespace: str, user: str, **spec: Any) -> Object:
+    usual = {"canary": "shop", "decision": "Abort", "by": user, "attempt": ATTEMPT, "reason": "orders missing"}
     return {
         "apiVersion": "serin.dev/v1alpha1",
         "kind": "Decision",
@@ -190,8 +189,8 @@ def test_a_decision_cannot_be_changed_afterwards(namespace: str) -> None:
     grant(namespace, "dave", "abort", "promote")
     name = kubectl("create", "-f", "-", "-o", "name", stdin=decision(namespace, "dave"), user="dave").strip()
 
+    patch = '{"spec":{"decision":"Promote"}}'
     with pytest.raises(CommandFailed, match="a Decision cannot be changed"):
-        patch = '{"spec":{"decision":"Promote"}}'
         kubectl("patch", name, "-n", namespace, "--type=merge", "-p", patch)
 
 
