@@ -245,7 +245,7 @@ def judge(
         rollback = round(max(one.ended for one in failed) - first, 3)
     result = {
         "revision": release.revision,
-        "origin": attempt.get("origin", ""),
+        "origin": attempt.get("origin", "unknown"),  # a default is not written
         "outcome": attempt.get("outcome", "unfinished"),
         "seconds": round(timeline[-1][0], 1) if timeline else 0.0,
         "relief_seconds": relief,
@@ -274,10 +274,11 @@ def judge(
 
 def show_end() -> None:
     """What a person would look at."""
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     for command in (["status", NAME], ["records", NAME]):
-        print(f"$ kubectl canary {' '.join(command)} -n {NAMESPACE}")
-        subprocess.call([sys.executable, "-m", "controller.cli", *command, "-n", NAMESPACE])
-        print()
+        print(f"$ kubectl canary {' '.join(command)} -n {NAMESPACE}", flush=True)
+        subprocess.call(["kubectl", "canary", *command, "-n", NAMESPACE], env=environment)
+        print(flush=True)
 
 
 def check_records() -> list[str]:
