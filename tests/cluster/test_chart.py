@@ -164,7 +164,8 @@ def test_the_controller_leads_under_restricted_pod_security_with_the_rights_it_h
     eventually(lambda: exists("lease", "serin-controller", "-n", "serin-system"))
 
     assert read("deployment", "serin-controller", "-n", "serin-system")["status"]["readyReplicas"] == 2
-    logs = list((state_dir() / "pods" / "serin-system").rglob("controller.log"))
+    names = [pod["metadata"]["name"] for pod in read("pods", "-n", "serin-system")["items"]]
+    logs = [state_dir() / "pods" / "serin-system" / name / "controller.log" for name in names]
     assert len(logs) == 2
     assert [line for log in logs for line in log.read_text().splitlines() if "forbidden" in line] == []
 
