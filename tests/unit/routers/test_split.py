@@ -231,13 +231,23 @@ def test_a_patch_fails_when_the_route_moved_after_reading(meanwhile: str) -> Non
         apply_patch(moved, patch)
 
 
-def test_the_first_write_is_bound_to_the_version_that_was_read() -> None:
-    patch = render_split(route(), NAMES, 0, epoch="1.0", was="")
-    moved = route()
-    moved["metadata"]["resourceVersion"] = "8"
+@pytest.mark.parametrize("annotations", [None, {"team": "shops"}])
+def test_the_first_write_fails_when_another_leader_was_first(annotations: dict[str, str] | None) -> None:
+    before = route(annotations=annotations)
+    patch = render_split(before, NAMES, 0, epoch="1.0", was="")
+    moved = split(before, 0, epoch="1.1")
+    moved["spec"] = before["spec"]
 
     with pytest.raises(Conflict):
         apply_patch(moved, patch)
+
+
+def test_the_first_write_does_not_mind_what_a_gateway_writes_meanwhile() -> None:
+    patch = render_split(route(), NAMES, 0, epoch="1.0", was="")
+    moved = route(parents=[])
+    moved["metadata"]["resourceVersion"] = "8"
+
+    assert parse_epoch(apply_patch(moved, patch), NAMES) == "1.0"
 
 
 def test_only_our_own_hold_on_the_rules_is_given_up() -> None:
