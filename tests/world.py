@@ -6,13 +6,14 @@ refusals happen, where the API server's own rules are kept, and where the oracle
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from controller.errors import AlreadyExists, ApiUnavailable, Conflict, Fenced
+from controller.errors import Conflict, Fenced
 from controller.model.spec import CanarySpec, Metric, Verb
 from controller.model.status import Outcome, Phase, Status, parse_status, render_status
 from controller.model.world import CanaryPods, DecisionSeen, Pins, RecordSeen, Target, Weight
@@ -29,6 +30,10 @@ PROGRAMMED_AFTER = 0.3
 
 class Crash(BaseException):
     """The process is gone, at this very point."""
+
+
+class Stall(Crash):
+    """The process stops with this request half sent, and it arrives when somebody else leads."""
 
 
 class OracleBroken(AssertionError):
@@ -101,6 +106,8 @@ class World:
     metrics_up: bool = True
     served_without_pods: float = 0.0
     writes: list[tuple[datetime, str, int]] = field(default_factory=list)
+    late: list[tuple[str, int, Callable[[], None]]] = field(default_factory=list)
+    zero_since: float = 0.0
     before_write: Callable[[str], None] = lambda what: None
     after_write: Callable[[str], None] = lambda what: None
 
@@ -111,7 +118,9 @@ class World:
         self.now += timedelta(seconds=seconds)
         self.fleet.age += seconds
         if self.clock - self.route.changed_at >= PROGRAMMED_AFTER:
-            self.route.effective = self.route.percent if self.route.present else 0.0
+            before, self.route.effective = self.route.effective, self.route.percent if self.route.present else 0.0
+            if before > 0 and self.route.effective == 0:
+                self.zero_since = self.clock
         if not self.target.paused and self.target.running != self.target.template:
             self.target.roll_left = (self.target.roll_left or ROLL_TAKES) - seconds
             if self.target.roll_left <= 0:
@@ -146,13 +155,27 @@ class World:
 
     def write(self, what: str, term: int, change: Callable[[], None]) -> None:
         """One accepted write, with whatever misfortune the test wants around it."""
-        self.before_write(what)
-        seen = self.remembered
-        if term < seen.leader_epoch and what.startswith(("status", "weight")):
-            raise OracleBroken(f"O8: {what} by term {term} accepted after term {seen.leader_epoch}")
-        change()
-        self.writes.append((self.now, what, term))
+        try:
+            self.before_write(what)
+        except Stall:
+            self.late.append((what, term, change))
+            raise
+        self._accept(what, term, change)
         self.after_write(what)
+
+    def deliver_late(self) -> None:
+        """A request of a leader that was stopped arrives now."""
+        what, term, change = self.late.pop(0)
+        with contextlib.suppress(Conflict, Fenced):
+            self._accept(f"late {what}", term, change)
+
+    def _accept(self, what: str, term: int, change: Callable[[], None]) -> None:
+        leader, weight = self.remembered.leader_epoch, self.route.percent if self.route.present else 0.0
+        change()
+        raised = (self.route.percent if self.route.present else 0.0) > weight
+        if term < leader and (raised or "status" in what):
+            raise OracleBroken(f"O8: {what} by term {term} accepted after term {leader}")
+        self.writes.append((self.now, what, term))
 
     @property
     def remembered(self) -> Status:
@@ -219,13 +242,13 @@ class Hands:
 
     async def write_status(self, seen: CanarySeen, status: Status) -> None:
         world = self.world
-        if str(world.version) != seen.resource_version:
-            raise Conflict("status")
-        if status.leader_epoch < world.remembered.leader_epoch:
-            raise Conflict("the CRD's epoch rule")
 
         def change() -> None:
             was = world.remembered
+            if str(world.version) != seen.resource_version:
+                raise Conflict("status")
+            if status.leader_epoch < was.leader_epoch:
+                raise Conflict("the CRD's epoch rule")
             world.status = render_status(status)
             world.version += 1
             _check_transition(was, status)
@@ -236,6 +259,8 @@ class Hands:
         world = self.world
 
         def change() -> None:
+            if str(world.version) != seen.resource_version:
+                raise Conflict("finalizer")
             world.finalizer = present
             world.version += 1
             world.gone = world.deleting and not present
@@ -260,7 +285,9 @@ class Hands:
         def change() -> None:
             before = world.records.get(attempt)
             if before is not None and before.get("outcome") and before != record:
-                raise OracleBroken(f"O7: sealed record {attempt} changed: {before} -> {record}")
+                raise Conflict("the admission policy: a sealed record never changes")
+            if before is not None and len(record["steps"]) < len(before["steps"]):
+                raise Conflict("the admission policy: lists only grow")
             if before is not None and record["steps"][: len(before["steps"])] != before["steps"]:
                 raise OracleBroken(f"O7: steps of record {attempt} changed")
             world.records[attempt] = record
@@ -298,7 +325,11 @@ class Hands:
     async def remove(self, ref: Ref, spec: CanarySpec) -> None:
         world = self.world
 
+        read = world.route.epoch
+
         def change() -> None:
+            if world.route.epoch != read:
+                raise Conflict("route")
             world.route = Route(changed_at=world.clock, effective=world.route.effective)
 
         world.write("leave route", self.term, change)
@@ -349,8 +380,12 @@ class Hands:
     ) -> None:
         world = self.world
 
+        found = world.fleet.attempt
+
         def change() -> None:
             fleet = world.fleet
+            if fleet.attempt != found:
+                raise Conflict("another uid, or one that exists")
             if fleet.attempt and fleet.attempt != attempt:
                 world.fleet = Fleet()
             elif not fleet.attempt:
@@ -365,9 +400,13 @@ class Hands:
     async def delete_canary(self, ref: Ref, spec: CanarySpec) -> None:
         world = self.world
 
+        found = world.fleet.attempt
+
         def change() -> None:
-            if world.route.present and world.route.percent > 0:
-                raise OracleBroken("canary pods deleted while the route gives them traffic")
+            if world.fleet.attempt != found:
+                raise Conflict("another uid")
+            if world.route.effective > 0 or world.clock - world.zero_since < 1.0:
+                raise OracleBroken("canary pods deleted while requests may be under way")
             world.fleet = Fleet()
 
         world.write("delete canary", self.term, change)
@@ -436,11 +475,11 @@ def _check_transition(was: Status, now: Status) -> None:
         return
     if after.step not in {before.step, before.step + 1}:
         raise OracleBroken(f"O7: step {before.step} was followed by {after.step}")
-    if before.outcome and now.weight > was.weight:
-        raise OracleBroken(f"O2: authorised weight rose to {now.weight} after {before.outcome}")
+    if after.outcome and now.weight > 0:
+        raise OracleBroken(f"O2: weight {now.weight} is authorised after {after.outcome}")
     ended = {Outcome.ROLLED_BACK, Outcome.ABORTED, Outcome.REJECTED}
     if before.outcome in ended and after.outcome not in ended:
         raise OracleBroken(f"O2: {before.outcome} became {after.outcome}")
 
 
-__all__ = ["KEY", "AlreadyExists", "ApiUnavailable", "Crash", "Hands", "OracleBroken", "World"]
+__all__ = ["KEY", "Crash", "Hands", "OracleBroken", "Stall", "World"]

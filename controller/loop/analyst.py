@@ -15,14 +15,16 @@ from controller.analysis import judge as judging
 from controller.analysis.increments import ArmSamples as Arm
 from controller.analysis.increments import Counts, Cursor, Interval, NoData, Sample, Scrape, difference
 from controller.analysis.judge import Finding, JudgeState, MetricSettings, Settings
-from controller.errors import SourceUnavailable
+from controller.errors import NeedsUser, SourceUnavailable
 from controller.model.spec import Analysis, CanarySpec
 from controller.model.status import Attempt, Judged
 from controller.model.world import CanaryPods, Target, Verdict
 from controller.ports import ArmSamples, MetricSamples, MetricSource, RawSample, Ref
 
 LOOKBACK = timedelta(seconds=10)
-"""read this much before the last interval, so that the value a counter stood at is seen"""
+"""read at least this much before the last interval, so that the value a counter stood at is seen"""
+NO_SOURCE = 15.0
+"""seconds between scrapes to reckon with while the source cannot be asked"""
 ENOUGH_TO_COMPARE = 100.0
 """expected canary requests from which a share that does not fit the weight is said to be wrong"""
 
@@ -56,19 +58,23 @@ class Analyst:
         self, ref: Ref, spec: CanarySpec, attempt: Attempt, target: Target | None, canary: CanaryPods, now: datetime
     ) -> Verdict:
         """What the analysis says of the attempt at `now`; a source that does not answer is no data."""
-        scrape = await self._source.scrape_interval(spec)
+        no_data = "NoData"
+        try:
+            scrape = await self._source.scrape_interval(spec)
+        except (SourceUnavailable, NeedsUser):
+            scrape = NO_SOURCE
         settings = settings_for(spec.analysis, attempt, scrape)
         running = self._resumed(ref, attempt)
-        no_data = "NoData"
         since = running.cursor.end if running.cursor.end is not None else running.cursor.since
+        lookback = max(LOOKBACK, timedelta(seconds=3 * scrape))
         try:
             answers = await asyncio.gather(
                 *(
-                    self._source.read_samples(ref, spec, metric, datetime.fromtimestamp(since, UTC) - LOOKBACK, now)
+                    self._source.read_samples(ref, spec, metric, datetime.fromtimestamp(since, UTC) - lookback, now)
                     for metric in spec.analysis.metrics
                 )
             )
-        except SourceUnavailable as error:
+        except (SourceUnavailable, NeedsUser) as error:
             answers, no_data = [], str(error)
         finding = self._judged(running, settings, answers, target, canary, now, no_data)
         return _verdict(finding, running, attempt, settings, scrape, now)

@@ -51,10 +51,10 @@ async def observe(seen: CanarySeen, world: World, now: datetime) -> Observed:
         _read_record(seen, world),
     )
     pins, problems, proven, verdict = Pins(), seen.problems, None, Verdict()
-    if target is not None and status.phase is not Phase.PENDING:
+    if target is not None:
         pins = await world.workload.read_pins(ref, spec, target, stable_hash)
     if not problems and status.phase in NOT_YET:
-        problems = await _problems(seen, spec, world, target, weight)
+        problems = (*await _problems(seen, spec, world, target, weight), *pins.problems)
     if target is not None and _ask_for_proof(status, target):
         proven = await world.workload.prove_hold(ref, spec, target)
     if status.phase in JUDGED and status.attempt is not None:

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 
 from controller.model.spec import CanarySpec, Verb
 from controller.model.status import ACTIVE, Attempt, Judged, Outcome, Phase, PlanStep, Stable, Status, StepSeen
-from controller.model.world import DecisionSeen, Observed, Target
+from controller.model.world import DecisionSeen, Observed, Target, Weight
 from controller.rollout.answers import answer, approved, get_out
 from controller.rollout.conditions import render_conditions
 from controller.rollout.moves import (
@@ -46,6 +46,8 @@ REST = timedelta(seconds=30)
 """the least time a retreated canary is off traffic"""
 TROUBLE_GRACE = timedelta(seconds=20)
 """pods that cannot start get this long before the rule rolls back: pulls and quotas do recover"""
+LOOK_AGAIN = timedelta(seconds=5)
+"""Services, routes and sources have no watch: so long after its correction a problem may still be shown"""
 DRIFT_WINDOW = timedelta(minutes=10)
 DRIFTS = 3
 RETREATS = 3
@@ -99,9 +101,11 @@ def _while_pending(seen: Observed, now: datetime) -> Decision:
     """Adopt the target once it has exactly one settled revision. Nothing moves here."""
     status, target = seen.status, seen.target
     match target:
+        case _ if seen.spec is None and (problem := _problem(seen.problems, now)):
+            return problem
         case None:
             return Wait("TargetMissing", _target_missing(seen))
-        case _ if problem := _problem((*seen.problems, *target.problems)):
+        case _ if problem := _problem((*seen.problems, *target.problems), now):
             return problem
         case _ if not seen.has_finalizer:
             return Do(AddFinalizer(), "Adopting")
@@ -136,7 +140,7 @@ def _while_idle(seen: Observed, now: datetime) -> Decision:
             return Do(AddFinalizer(), "Adopting")
         case _ if seen.pins.any_pin:
             return Do(Unpin(), "CleaningUp")
-        case _ if problem := _problem((*seen.problems, *target.problems)):
+        case _ if problem := _problem((*seen.problems, *target.problems), now):
             return problem
         case Target(paused=True) if same and status.holding:
             return Do(Release(), "Withdrawn", "the template is stable's again")
@@ -207,7 +211,7 @@ def _while_leaving(seen: Observed, now: datetime) -> Decision:
     match seen:
         case _ if seen.weight.percent > 0:
             return Do(SetWeight(0.0), "Leaving")
-        case _ if seen.weight.present:
+        case _ if _marked(seen.weight):
             return Do(LeaveRoute(), "Leaving")
         case _ if held and target and stable and target.template_hash != stable.template_hash:
             return Do(Restore(), "Leaving", "the held template is set back to stable's")
@@ -217,6 +221,8 @@ def _while_leaving(seen: Observed, now: datetime) -> Decision:
             return Do(DeleteCanary(), "Leaving")
         case _ if seen.pins.any_pin:
             return Do(Unpin(), "Leaving")
+        case _ if seen.record.exists and not seen.record.outcome and status.attempt and status.attempt.outcome:
+            return Do(StoreRecord(), "Recording")
         case _ if seen.has_finalizer:
             return Do(RemoveFinalizer(), "Left")
     return Wait("Left")
@@ -238,7 +244,7 @@ def _while_preparing(seen: Observed, now: datetime) -> Decision:
     match seen:
         case _ if not target.paused:
             return Do(PauseTarget(), "EditNotHeld", "unpaused while held")
-        case _ if problem := _problem((*seen.problems, *seen.pins.problems)):
+        case _ if problem := _problem((*seen.problems, *seen.pins.problems), now):
             return problem
         case _ if not seen.record.exists:
             return Do(StoreRecord(), "Recording")
@@ -490,7 +496,7 @@ def _off_traffic(seen: Observed, now: datetime) -> Decision | None:
             pass
         case _ if gone:
             return None
-        case _ if weight.percent > 0 or (weight.present and weight.epoch != status.epoch):
+        case _ if weight.percent > 0 or (_marked(weight) and weight.epoch != status.epoch):
             return Do(SetWeight(0.0), "TrafficToStable")
         case _ if status.attempt.resting_since is None and not weight.programmed:
             return Wait("RouteNotProgrammed", "no gateway reports weight 0 yet", now + SOON)
@@ -508,21 +514,19 @@ def _off_traffic(seen: Observed, now: datetime) -> Decision | None:
 
 
 def _taken_down(seen: Observed, now: datetime) -> Decision | None:
-    """Out of the route, canary deleted, pins off, record sealed; None once that is so."""
+    """Out of the route, canary deleted, pins off; None once that is so. The record is sealed at rest."""
     attempt = seen.status.attempt
     assert attempt is not None
     drained = (attempt.resting_since or now) + DRAIN
     match seen:
         case _ if now < drained:
             return Wait("Draining", "requests under way are answered first", drained)
-        case _ if seen.weight.present:
+        case _ if _marked(seen.weight):
             return Do(LeaveRoute(), "CleaningUp")
         case _ if seen.canary.exists and not seen.canary.deleting:
             return Do(DeleteCanary(), "CleaningUp")
         case _ if seen.pins.any_pin:
             return Do(Unpin(), "CleaningUp")
-        case _ if not seen.record.outcome:
-            return Do(StoreRecord(), "Recording")
     return None
 
 
@@ -719,12 +723,12 @@ def _said(seen: Observed, now: datetime, only: Verb | None = None) -> Become | N
     return Become(changed, reason, f"{said.by}: {said.reason}")
 
 
-def _problem(problems: tuple[str, ...]) -> Wait | None:
+def _problem(problems: tuple[str, ...], now: datetime) -> Wait | None:
     """The first problem; its first word is the reason."""
     if not problems:
         return None
     reason, _, message = problems[0].partition(" ")
-    return Wait(reason.rstrip(":"), message)
+    return Wait(reason.rstrip(":"), message, now + LOOK_AGAIN)
 
 
 def _wait_for_pods(seen: Observed, now: datetime) -> Decision:
@@ -738,6 +742,11 @@ def _wait_for_pods(seen: Observed, now: datetime) -> Decision:
         return Become(get_out(status, Outcome.ROLLED_BACK, message, now), "ProgressDeadline", message)
     message = f"{canary.ready} of {canary.wanted} canary pods ready" + (f": {canary.trouble}" if canary.trouble else "")
     return Wait("CanaryNotReady", message, min(deadline, now + SOON))
+
+
+def _marked(weight: Weight) -> bool:
+    """Something of ours is on the route: the backend, or after an owner's reset only our annotations."""
+    return weight.present or bool(weight.epoch)
 
 
 def _ready(seen: Observed, wanted: int) -> bool:

@@ -17,8 +17,8 @@ from controller.loop.analyst import Analyst
 from controller.loop.reconcile import reconcile
 from controller.loop.world import World as Adapters
 from controller.model.spec import Verb
-from controller.model.status import Outcome, Phase
-from tests.world import KEY, Crash, Hands, World
+from controller.model.status import ACTIVE, Outcome, Phase
+from tests.world import KEY, Crash, Hands, Stall, World
 
 SEEDS = range(int(os.environ.get("SIMULATION_SEEDS", "50")))
 LOOP = asyncio.new_event_loop()
@@ -57,7 +57,7 @@ class Life:
 
     def _before(self, what: str) -> None:
         if self.chance.random() < self.misfortune:
-            raise self.chance.choice([Crash, lambda: Conflict("injected"), lambda: ApiUnavailable("injected")])()
+            raise self.chance.choice([Crash, Stall, lambda: Conflict("injected"), lambda: ApiUnavailable("injected")])()
 
     def _after(self, what: str) -> None:
         if self.chance.random() < self.misfortune:
@@ -81,15 +81,16 @@ class Life:
         self._old_leader_wakes()
 
     def _take_over(self) -> None:
-        if self.chance.random() < 0.3:
-            self.stalled.append(self.leader)
+        self.stalled.append(self.leader)
         self.term += 1
         self.leader = Process(self.world, self.term)
 
     def _old_leader_wakes(self) -> None:
-        """A leader that was stopped goes on: whatever it tries must be refused."""
-        if not self.stalled or self.world.remembered.leader_epoch < self.term:
+        """A leader that was stopped goes on: whatever it had sent or tries now must be refused."""
+        if not self.stalled or not self._barrier_stands() or self.chance.random() < 0.8:
             return
+        if self.world.late:
+            self.world.deliver_late()
         old = self.stalled.pop()
         calm, self.misfortune = self.misfortune, 0.0
         try:
@@ -98,6 +99,13 @@ class Life:
             pass
         finally:
             self.misfortune = calm
+
+    def _barrier_stands(self) -> bool:
+        """The new leader's term is in status and, where there is one, on the route."""
+        status, route = self.world.remembered, self.world.route
+        if status.phase not in ACTIVE:
+            return True
+        return status.leader_epoch >= self.term and (not route.present or route.epoch == status.epoch)
 
 
 def settle(life: Life, seconds: int = CALM) -> None:
