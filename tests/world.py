@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from controller.errors import Conflict, Fenced
+from controller.errors import ApiUnavailable, Conflict, Fenced
 from controller.model.spec import CanarySpec, Metric, Verb
-from controller.model.status import Outcome, Phase, Status, parse_status, render_status
+from controller.model.status import ACTIVE, Outcome, Phase, Status, parse_status, render_status
 from controller.model.world import CanaryPods, DecisionSeen, Pins, RecordSeen, Target, Weight
 from controller.ports import ArmSamples, CanarySeen, MetricSamples, RawSample, Ref
 from tests.builders import spec as usual_spec
@@ -26,6 +26,8 @@ RPS = 200.0
 READY_AFTER = 3.0
 ROLL_TAKES = 6.0
 PROGRAMMED_AFTER = 0.3
+PATIENCE = 10.0
+"""seconds in which a weight above what is authorised must have been lowered, crashes included"""
 
 
 class Crash(BaseException):
@@ -34,6 +36,10 @@ class Crash(BaseException):
 
 class Stall(Crash):
     """The process stops with this request half sent, and it arrives when somebody else leads."""
+
+
+class Delayed(ApiUnavailable):
+    """The client gave up waiting, and the request arrives all the same, later."""
 
 
 class OracleBroken(AssertionError):
@@ -108,6 +114,7 @@ class World:
     writes: list[tuple[datetime, str, int]] = field(default_factory=list)
     late: list[tuple[str, int, Callable[[], None]]] = field(default_factory=list)
     zero_since: float = 0.0
+    above_for: float = 0.0
     before_write: Callable[[str], None] = lambda what: None
     after_write: Callable[[str], None] = lambda what: None
 
@@ -134,6 +141,10 @@ class World:
 
     def _serve(self, seconds: float) -> None:
         share = self.route.effective / 100
+        above = self.route.present and self.route.percent > self.remembered.weight
+        self.above_for = self.above_for + seconds if above else 0.0
+        if self.above_for > PATIENCE:
+            raise OracleBroken(f"O1: weight {self.route.percent}, authorised {self.remembered.weight}, for long")
         if share > 0 and self.fleet.ready == 0:
             self.served_without_pods += seconds
             if self.served_without_pods > 10:
@@ -157,7 +168,7 @@ class World:
         """One accepted write, with whatever misfortune the test wants around it."""
         try:
             self.before_write(what)
-        except Stall:
+        except (Stall, Delayed):
             self.late.append((what, term, change))
             raise
         self._accept(what, term, change)
@@ -170,9 +181,14 @@ class World:
             self._accept(f"late {what}", term, change)
 
     def _accept(self, what: str, term: int, change: Callable[[], None]) -> None:
-        leader, weight = self.remembered.leader_epoch, self.route.percent if self.route.present else 0.0
+        status, weight = self.remembered, self.route.percent if self.route.present else 0.0
+        leader = status.leader_epoch
+        if not what.startswith(("status", "finalizer", "late")) and status.phase in ACTIVE and leader < term:
+            raise OracleBroken(f"O8: {what} by term {term} before it stood in the status ({leader})")
         change()
         raised = (self.route.percent if self.route.present else 0.0) > weight
+        if raised and self.fleet.ready == 0 and not what.startswith("late"):
+            raise OracleBroken(f"O3: {what} without a ready canary pod")
         if term < leader and (raised or "status" in what):
             raise OracleBroken(f"O8: {what} by term {term} accepted after term {leader}")
         self.writes.append((self.now, what, term))
@@ -482,4 +498,4 @@ def _check_transition(was: Status, now: Status) -> None:
         raise OracleBroken(f"O2: {before.outcome} became {after.outcome}")
 
 
-__all__ = ["KEY", "Crash", "Hands", "OracleBroken", "Stall", "World"]
+__all__ = ["KEY", "Crash", "Delayed", "Hands", "OracleBroken", "Stall", "World"]

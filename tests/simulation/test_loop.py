@@ -18,7 +18,7 @@ from controller.loop.reconcile import reconcile
 from controller.loop.world import World as Adapters
 from controller.model.spec import Verb
 from controller.model.status import ACTIVE, Outcome, Phase
-from tests.world import KEY, Crash, Hands, Stall, World
+from tests.world import KEY, Crash, Delayed, Hands, Stall, World
 
 SEEDS = range(int(os.environ.get("SIMULATION_SEEDS", "50")))
 LOOP = asyncio.new_event_loop()
@@ -57,7 +57,14 @@ class Life:
 
     def _before(self, what: str) -> None:
         if self.chance.random() < self.misfortune:
-            raise self.chance.choice([Crash, Stall, lambda: Conflict("injected"), lambda: ApiUnavailable("injected")])()
+            misfortunes = [
+                Crash,
+                Stall,
+                lambda: Delayed("late"),
+                lambda: Conflict("injected"),
+                lambda: ApiUnavailable("-"),
+            ]
+            raise self.chance.choice(misfortunes)()
 
     def _after(self, what: str) -> None:
         if self.chance.random() < self.misfortune:
@@ -86,11 +93,12 @@ class Life:
         self.leader = Process(self.world, self.term)
 
     def _old_leader_wakes(self) -> None:
-        """A leader that was stopped goes on: whatever it had sent or tries now must be refused."""
+        """A request arrives late; a leader that was stopped goes on. What an older term tries must be refused."""
+        late = self.world.late
+        if late and self.chance.random() < 0.2 and (late[0][1] == self.term or self._barrier_stands()):
+            self.world.deliver_late()
         if not self.stalled or not self._barrier_stands() or self.chance.random() < 0.8:
             return
-        if self.world.late:
-            self.world.deliver_late()
         old = self.stalled.pop()
         calm, self.misfortune = self.misfortune, 0.0
         try:
