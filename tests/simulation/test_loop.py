@@ -209,3 +209,26 @@ def test_a_deleted_canary_leaves_nothing_behind(seed: int) -> None:
     assert (world.route.present, world.fleet.attempt, world.pinned, world.target.paused) == (False, "", "", False)
     promoted = any(record.get("outcome") == Outcome.PROMOTED for record in world.records.values())
     assert world.target.running == ("v2" if promoted else "v1")
+
+
+def test_a_raise_that_arrives_after_an_abort_is_refused() -> None:
+    """The weight is 0 already when the abort comes: only the stamp tells the late request from a wanted one."""
+    life = adopted(0, {}, misfortune=0.0)
+    world = life.world
+
+    def lose_the_raise(what: str) -> None:
+        if what == "weight 10.0":
+            raise Delayed("the client gave up waiting")
+
+    world.before_write = lose_the_raise
+    world.edit("v2")
+    for _ in range(20):
+        life.second()
+    assert [what for what, _, _ in world.late][:1] == ["weight 10.0"]
+    world.say(Verb.ABORT)
+    while world.remembered.attempt is None or world.remembered.attempt.resting_since is None:
+        life.second()
+
+    world.deliver_late()
+
+    assert world.route.percent == 0.0
