@@ -62,9 +62,12 @@ check: $(READY) ## fast: format, lint, types, imports, doctests and every test w
 test: check ## check, then the statistics and the tests on the local cluster
 	@echo "==> statistics"; $(PYTEST) -q tests/statistics
 	@echo "==> cluster tests (the first run builds the tools of the cluster: some minutes, once)"
-	@$(PYTHON) -m tests.cluster run -- $(PYTEST) -q tests/cluster --ignore tests/cluster/test_chart.py
+	@$(PYTHON) -m tests.cluster run -- $(PYTEST) -q tests/cluster --ignore tests/cluster/test_chart.py \
+	  --ignore tests/cluster/test_release.py --ignore tests/cluster/test_bad_input.py
 	@echo "==> the chart, on a cluster of its own: it brings and removes what the others need all the time"
 	@$(PYTHON) -m tests.cluster run -- $(PYTEST) -q tests/cluster/test_chart.py
+	@echo "==> releases from end to end, with Serin installed by Helm: some minutes"
+	@$(PYTHON) -m tests.cluster run -- $(PYTEST) -q tests/cluster/test_release.py tests/cluster/test_bad_input.py
 
 bench: $(READY) ## measure, print a table and write build/bench.json
 	@$(PYTHON) -m tests.bench

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from pydantic import ValidationError
 
-from controller.errors import AlreadyExists, InvalidSpec, NotFound
+from controller.errors import AlreadyExists, NotFound
 from controller.kube.events import EventRecorder
 from controller.kube.informer import Informer
 from controller.kube.objects import Object, Reference
@@ -207,11 +207,14 @@ class KubeMemory:
 
 
 def _parsed(spec: dict[str, Any]) -> tuple[CanarySpec | None, tuple[str, ...]]:
+    """The spec, and what is wrong with it; where it is, its target and route are read nevertheless."""
     try:
         return parse_canary_spec(spec), ()
-    except InvalidSpec as error:
-        return None, tuple(f"InvalidSpec {problem}" for problem in error.problems)
     except ValidationError as error:
-        return None, tuple(
+        problems = tuple(
             f"InvalidSpec spec.{'.'.join(str(part) for part in one['loc'])}: {one['msg']}" for one in error.errors()
         )
+    try:
+        return parse_canary_spec({name: spec[name] for name in ("targetRef", "traffic")}), problems
+    except (KeyError, ValidationError):
+        return None, problems

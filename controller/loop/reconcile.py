@@ -6,13 +6,13 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from controller.errors import Fenced
+from controller.errors import Fenced, NeedsUser
 from controller.loop.act import act
 from controller.loop.observe import observe
 from controller.loop.world import World
 from controller.model.status import ACTIVE, Phase
 from controller.ports import CanarySeen
-from controller.rollout.decide import decide
+from controller.rollout.decide import LOOK_AGAIN, decide, decide_refused
 from controller.rollout.moves import Become, Decision, Do, Wait
 
 log = structlog.get_logger()
@@ -41,7 +41,14 @@ async def reconcile(key: str, world: World, now: datetime) -> timedelta | None:
         case Become(status=status):
             await world.memory.write_status(seen, status)
         case Do(action=action):
-            await act(action, seen, observed, world)
+            try:
+                await act(action, seen, observed, world)
+            except NeedsUser as error:
+                decision = decide_refused(observed, error, now)
+                log.warning("needs_user", rollout=key, reason=error.reason, message=str(error))
+                if isinstance(decision, Become):
+                    await world.memory.write_status(seen, decision.status)
+                return LOOK_AGAIN
         case Wait():
             pass
     _tell(key, seen.status.phase, decision, world, seen)

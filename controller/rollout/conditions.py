@@ -31,6 +31,33 @@ HOLDS = frozenset(
     }
 )
 """reasons for which the weight stays; each ends by itself when its cause does, or by an edit"""
+TO_MEND = frozenset(
+    {
+        "Conflict",
+        "InvalidSpec",
+        "LabelReserved",
+        "NoRevisionHistory",
+        "RecreateNeedsFullStep",
+        "RouteForbidden",
+        "RouteMissing",
+        "RouteNotAccepted",
+        "RouteNotForService",
+        "RouteOwned",
+        "ServiceMissing",
+        "ServiceNotPinnable",
+        "ServicePortMissing",
+        "ServiceSelectsNothing",
+        "ServiceSelectsOthers",
+        "SessionPersistence",
+        "SourceMissing",
+        "SourceNotAllowed",
+        "TargetMissing",
+        "TargetPaused",
+        "TemplateInvalid",
+        "TemplateMissing",
+    }
+)
+"""reasons for which nothing could be released: somebody must edit what the message names"""
 
 
 def render_conditions(status: Status, now: datetime) -> tuple[Condition, ...]:
@@ -43,7 +70,9 @@ def render_conditions(status: Status, now: datetime) -> tuple[Condition, ...]:
         since = was.last_transition_time if was and was.status == value else now
         return Condition(kind, value, why or "None", text, since, status.observed_generation)
 
-    accepted = status.phase is not Phase.PENDING or status.reason in {"WaitingForStable", "NoPodsYet", ""}
+    at_rest = status.phase in {Phase.IDLE, Phase.ROLLED_BACK}
+    pending_well = status.reason in {"WaitingForStable", "NoPodsYet", ""}
+    accepted = pending_well if status.phase is Phase.PENDING else not (at_rest and status.reason in TO_MEND)
     rolled_back = status.phase is Phase.ROLLED_BACK
     active = status.phase in ACTIVE
     rows = [

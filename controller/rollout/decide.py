@@ -13,6 +13,7 @@ import json
 import math
 from datetime import datetime, timedelta
 
+from controller.errors import NeedsUser
 from controller.model.spec import CanarySpec, Verb
 from controller.model.status import ACTIVE, Attempt, Judged, Outcome, Phase, PlanStep, Stable, Status, StepSeen
 from controller.model.world import DecisionSeen, Observed, Target, Weight
@@ -63,12 +64,20 @@ def decide(seen: Observed, now: datetime) -> Decision:
     return _told(seen, _decide(seen, now), now)
 
 
+def decide_refused(seen: Observed, error: NeedsUser, now: datetime) -> Decision:
+    """What to remember of a move that a person's object stands in the way of."""
+    return _told(seen, Wait(error.reason, str(error), now + LOOK_AGAIN), now)
+
+
 def _decide(seen: Observed, now: datetime) -> Decision:
     status = seen.status
     if status.schema_version > Status().schema_version:
         return Wait("NewerStatus", "a newer Serin wrote this status: upgrade this one; nothing moves until then")
     if status.phase in ACTIVE and status.leader_epoch < seen.term:
         return Become(status, "TookOver")
+    if seen.spec is None and (status.phase in ACTIVE or not seen.deleting):
+        # Without it neither target nor route can be found: what was not seen must not count as gone.
+        return _problem(seen.problems, now) or Wait("InvalidSpec", "spec cannot be read", now + LOOK_AGAIN)
     if seen.deleting:
         return _while_leaving(seen, now)
     if (urgent := _said(seen, now, only=Verb.ABORT)) is not None:
@@ -101,8 +110,6 @@ def _while_pending(seen: Observed, now: datetime) -> Decision:
     """Adopt the target once it has exactly one settled revision. Nothing moves here."""
     status, target = seen.status, seen.target
     match target:
-        case _ if seen.spec is None and (problem := _problem(seen.problems, now)):
-            return problem
         case None:
             return Wait("TargetMissing", _target_missing(seen))
         case _ if problem := _problem((*seen.problems, *target.problems), now):

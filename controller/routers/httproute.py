@@ -146,6 +146,12 @@ def find_misfit(route: Route, spec: CanarySpec, names: Names) -> tuple[str, str]
     """Why this route cannot be split, as the owner wrote it: reason and message."""
     rules = stable_rules(route, names)
     where = f"HTTPRoute {spec.traffic.http_route.name}"
+    owners = (route.get("metadata") or {}).get("ownerReferences") or []
+    if owner := next((one for one in owners if one.get("controller")), None):
+        return "RouteOwned", (
+            f"spec.traffic.httpRoute: {where} is written by {owner.get('kind')} {owner.get('name')}, whose controller "
+            "would take the canary out of it again: name an HTTPRoute that people or their tools write"
+        )
     if not rules:
         found = backends_named(route)
         sends = f"sends to {', '.join(found)}" if found else "has no backendRefs"
