@@ -54,6 +54,8 @@ DRIFTS = 3
 RETREATS = 3
 """the third retreat of a rollout holds for a person, or rolls back where nobody vouches for the change"""
 SOON = timedelta(seconds=1)
+NEWS_AFTER = timedelta(seconds=5)
+"""a new reason to wait is written once a phase or step is this old"""
 
 UNVOUCHED = frozenset({"ai", "unknown", "mixed"})
 ENDED_BADLY = frozenset({Outcome.ROLLED_BACK, Outcome.ABORTED, Outcome.REJECTED})
@@ -686,6 +688,8 @@ def _told(seen: Observed, decision: Decision, now: datetime) -> Decision:
             and (message == status.message or status.phase is not Phase.PENDING)
         ):
             return decision
+        case Wait() if _just_begun(status, now) and seen.generation == status.observed_generation:
+            return decision
         case Wait(reason=reason, message=message):
             changed = status
         case Become(status=changed, reason=reason, message=message):
@@ -698,6 +702,17 @@ def _told(seen: Observed, decision: Decision, now: datetime) -> Decision:
         **_shown(changed, reason),
     )
     return Become(told.but(conditions=render_conditions(told, now)), reason, message)
+
+
+def _just_begun(status: Status, now: datetime) -> bool:
+    """Pods that start and gateways that follow are no news for a moment, and each write counts."""
+    attempt = status.attempt
+    return (
+        status.phase in ACTIVE
+        and attempt is not None
+        and attempt.entered_at is not None
+        and now < attempt.entered_at + NEWS_AFTER
+    )
 
 
 def _shown(status: Status, reason: str) -> dict[str, str]:
