@@ -1,0 +1,1 @@
+"""`make bench`: the numbers Serin promises, measured with the installed product on the local cluster."""
