@@ -54,7 +54,7 @@ async def observe(seen: CanarySeen, world: World, now: datetime) -> Observed:
     if target is not None:
         pins = await world.workload.read_pins(ref, spec, target, stable_hash)
     if not problems and status.phase in NOT_YET:
-        problems = (*await _problems(seen, spec, world, target, weight), *pins.problems)
+        problems = await _problems(seen, spec, world, pins, weight)
     if target is not None and _ask_for_proof(status, target):
         proven = await world.workload.prove_hold(ref, spec, target)
     if status.phase in JUDGED and status.attempt is not None:
@@ -113,10 +113,8 @@ async def _read_record(seen: CanarySeen, world: World) -> RecordSeen:
     return await world.memory.read_record(seen.ref, seen.status.attempt.id)
 
 
-async def _problems(
-    seen: CanarySeen, spec: CanarySpec, world: World, target: Target | None, weight: Weight
-) -> tuple[str, ...]:
-    """What a person must mend before anything moves."""
+async def _problems(seen: CanarySeen, spec: CanarySpec, world: World, pins: Pins, weight: Weight) -> tuple[str, ...]:
+    """What a person must mend before anything moves, causes before what follows from them."""
     found: list[str] = []
     others = await world.memory.others_on_target(seen.ref, spec)
     if others:
@@ -124,6 +122,7 @@ async def _problems(
             f"Conflict spec.targetRef.name: Deployment {spec.target_ref.name} is released by Canary {others[0]} "
             "already: delete one of the two"
         )
+    found += pins.problems
     if weight.problem:
         found.append(f"{weight.problem} {weight.problem_message}")
     try:
