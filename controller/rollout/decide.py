@@ -135,14 +135,14 @@ def _while_pending(seen: Observed, now: datetime) -> Decision:
 def _while_idle(seen: Observed, now: datetime) -> Decision:
     """Keep edits held; a held edit is a candidate and begins an attempt."""
     status, target, stable = seen.status, seen.target, seen.status.stable
+    if status.attempt and status.attempt.outcome and not seen.record.outcome:
+        return Do(StoreRecord(), "Recording")
     if (again := _lost_target(seen)) is not None:
         return again
     assert target is not None
     assert stable is not None
     same = target.template_hash == stable.template_hash
     match target:
-        case _ if status.attempt and status.attempt.outcome and not seen.record.outcome:
-            return Do(StoreRecord(), "Recording")
         case _ if (said := _said(seen, now)) is not None:
             return said
         case _ if not seen.has_finalizer:
@@ -179,6 +179,8 @@ def _while_idle(seen: Observed, now: datetime) -> Decision:
 def _while_rolled_back(seen: Observed, now: datetime) -> Decision:
     """At rest: the rejected template stays held until it is edited, set back or retried."""
     status, target, stable = seen.status, seen.target, seen.status.stable
+    if status.attempt and status.attempt.outcome and not seen.record.outcome:
+        return Do(StoreRecord(), "Recording")
     if (again := _lost_target(seen)) is not None:
         return again
     assert target is not None
@@ -186,8 +188,6 @@ def _while_rolled_back(seen: Observed, now: datetime) -> Decision:
     same = target.template_hash == stable.template_hash
     rejected = target.template_hash == status.rejected
     match target:
-        case _ if status.attempt and status.attempt.outcome and not seen.record.outcome:
-            return Do(StoreRecord(), "Recording")
         case _ if (said := _said(seen, now)) is not None:
             return said
         case Target(paused=True) if same:
@@ -456,6 +456,9 @@ def _while_finishing(seen: Observed, now: datetime) -> Decision:
             return off
         case _ if (out := _taken_down(seen, now)) is not None:
             return out
+        # While the stable revision is still the one the record was begun with: set fields never change.
+        case _ if not seen.record.outcome:
+            return Do(StoreRecord(), "Recording")
     if target is None or not target.settled_hash:
         return Wait("WaitingForStable", "one revision must have all pods, updated and available", now + SOON)
     return Become(
@@ -523,7 +526,7 @@ def _off_traffic(seen: Observed, now: datetime) -> Decision | None:
 
 
 def _taken_down(seen: Observed, now: datetime) -> Decision | None:
-    """Out of the route, canary deleted, pins off; None once that is so. The record is sealed at rest."""
+    """Out of the route, canary deleted, pins off; None once that is so. A rollback never waits for its record."""
     attempt = seen.status.attempt
     assert attempt is not None
     drained = (attempt.resting_since or now) + DRAIN

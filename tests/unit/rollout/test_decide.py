@@ -321,3 +321,26 @@ def test_a_deleted_canary_gives_traffic_back_before_it_lets_go() -> None:
     resting = status(Phase.ROLLED_BACK, weight=0.0)
     held = observed(deleting=True, status=resting, weight=Weight(), canary=CanaryPods(), pins=Pins())
     assert done(held) == Restore()
+
+
+def test_a_promotion_is_recorded_while_stable_is_still_the_one_the_record_was_begun_with() -> None:
+    ended = attempt(outcome=Outcome.PROMOTED, resting_since=NOON - MINUTE, sealed_at=NOON - MINUTE)
+    released = status(Phase.FINISHING, attempt=ended, weight=0.0)
+    rolled = target(paused=False, settled_hash="h-new", settled_template_hash=NEW, roll_complete=True)
+    seen = observed(
+        status=released,
+        target=rolled,
+        weight=Weight(programmed=True),
+        canary=CanaryPods(),
+        pins=Pins(),
+        record=RecordSeen(exists=True),
+    )
+
+    assert done(seen) == StoreRecord()
+    assert become(replace(seen, record=RecordSeen(exists=True, outcome="Promoted"))).status.phase is Phase.IDLE
+
+
+def test_a_rollout_that_ended_with_its_target_is_recorded_before_the_next_one_is_looked_for() -> None:
+    ended = status(Phase.IDLE, attempt=attempt(outcome=Outcome.ABORTED, sealed_at=NOON), weight=0.0)
+
+    assert done(observed(status=ended, target=None, record=RecordSeen(exists=True))) == StoreRecord()
