@@ -7,7 +7,6 @@ which nothing acts on what they write, so `make test` gives those a cluster of t
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import subprocess
 import sys
@@ -251,11 +250,13 @@ class StartStory:
     def __init__(self, namespace: str) -> None:
         self.namespace = namespace
 
-    def __call__(self, *steps: Mapping[str, Any], replicas: int = 2, processes: bool = True, **spec: Any) -> Story:
+    def __call__(
+        self, *steps: Mapping[str, Any], name: str = "shop", replicas: int = 2, processes: bool = True, **spec: Any
+    ) -> Story:
         if not processes:
             label_without_processes(self.namespace)
-        story = start_shop(self.namespace, replicas)
-        apply([canary_object(self.namespace, steps or [step(50)], **spec)])
+        story = start_shop(self.namespace, replicas, name)
+        apply([canary_object(self.namespace, steps or [step(50)], name, **spec)])
         story.until_held()
         return story
 
@@ -267,7 +268,3 @@ def step(weight: float, bake: str = "3s", **more: Any) -> Object:
 @pytest.fixture
 def start(serin: None, namespace: str) -> StartStory:
     return StartStory(namespace)
-
-
-def decisions(namespace: str) -> list[Object]:
-    return list(json.loads(kubectl("get", "decisions", "-n", namespace, "-o", "json"))["items"])
