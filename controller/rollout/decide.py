@@ -508,6 +508,11 @@ def _off_traffic(seen: Observed, now: datetime) -> Decision | None:
             pass
         case _ if gone:
             return None
+        case _ if (
+            weight.percent > 0 and status.attempt.resting_since is not None and status.phase is not Phase.RETREATED
+        ):
+            # Somebody gave the canary traffic again: its pods may not go before that has drained too.
+            return Become(status.with_attempt(resting_since=None), "TrafficMoved", "the weight was raised again")
         case _ if weight.percent > 0 or (_marked(weight) and weight.epoch != status.epoch):
             return Do(SetWeight(0.0), "TrafficToStable")
         case _ if status.attempt.resting_since is None and not weight.programmed:
@@ -519,7 +524,9 @@ def _off_traffic(seen: Observed, now: datetime) -> Decision | None:
         relief = max((now - status.attempt.first_bad_at).total_seconds(), 0.0)
     ended = status.attempt.outcome is not None
     return Become(
-        status.with_attempt(resting_since=now, seconds_to_relief=relief, sealed_at=now if ended else None),
+        status.with_attempt(
+            resting_since=now, seconds_to_relief=relief, sealed_at=(status.attempt.sealed_at or now) if ended else None
+        ),
         "TrafficOnStable",
         "all traffic is on stable",
     )
