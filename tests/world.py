@@ -26,6 +26,7 @@ RPS = 200.0
 READY_AFTER = 3.0
 ROLL_TAKES = 6.0
 PROGRAMMED_AFTER = 0.3
+SET_ONCE = ("canary", "attempt", "startedAt", "templateHash", "stableHash", "images", "stableImages", "origin")
 PATIENCE = 10.0
 """seconds in which a weight above what is authorised must have been lowered, crashes included"""
 
@@ -302,6 +303,8 @@ class Hands:
             before = world.records.get(attempt)
             if before is not None and before.get("outcome") and before != record:
                 raise Conflict("the admission policy: a sealed record never changes")
+            if before is not None and any(record[name] != before[name] for name in SET_ONCE):
+                raise OracleBroken(f"the admission policy would refuse {record} after {before}")
             if before is not None and len(record["steps"]) < len(before["steps"]):
                 raise Conflict("the admission policy: lists only grow")
             if before is not None and record["steps"][: len(before["steps"])] != before["steps"]:

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from pydantic import ValidationError
 
-from controller.errors import AlreadyExists, NotFound
+from controller.errors import AlreadyExists, NotFound, Refused
 from controller.kube.events import EventRecorder
 from controller.kube.informer import Informer
 from controller.kube.objects import Object, Reference
@@ -191,6 +191,11 @@ class KubeMemory:
         except NotFound:
             self._stored.pop((ref.namespace, name), None)
             raise
+        except Refused as error:
+            if known is None or not record.get("outcome"):
+                raise
+            # What is stored stays as it is; a record that cannot be sealed must not stand before the next release.
+            self.tell(ref, "RecordRefused", str(error), warning=True)
         outcome = record.get("outcome", "")
         self._stored[ref.namespace, name] = RecordSeen(exists=True, steps=len(record["steps"]), outcome=outcome)
         if outcome:

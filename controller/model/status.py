@@ -135,6 +135,9 @@ class Attempt(Value, frozen=True):
     origin: Annotated[str, Meta(max_length=20)] = "unknown"
     trust: Annotated[str, Meta(max_length=4)] = "T0"
     images: Annotated[tuple[Annotated[str, Meta(max_length=512)], ...], Meta(max_length=40)] = ()
+    from_hash: Short = ""
+    """template hash of the stable revision it began against; stable changes with a promotion, a record does not"""
+    from_images: Annotated[tuple[Annotated[str, Meta(max_length=512)], ...], Meta(max_length=40)] = ()
     step: Count = 0
     baking_since: datetime | None = None
     """when the step's traffic had arrived; None while it has not"""

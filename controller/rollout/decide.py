@@ -384,6 +384,9 @@ def _while_progressing(seen: Observed, now: datetime) -> Decision:
 def _while_retreated(seen: Observed, now: datetime) -> Decision:
     """Weight 0, a rest, and back; the bucket decides meanwhile whether the revision is bad."""
     status, target, verdict = seen.status, seen.target, seen.verdict
+    if seen.target is None and seen.weight.percent > 0:
+        # Nothing but the route was read, so that nothing stands before the way out.
+        return Do(SetWeight(0.0), "TrafficToStable")
     if (out := _left_behind(seen, now)) is not None:
         return out
     assert target is not None
@@ -612,6 +615,8 @@ def _begin(seen: Observed, target: Target, now: datetime) -> Become:
         origin="ai" if claimed == "ai" else "unknown",
         trust="T1" if claimed else "T0",
         images=target.images,
+        from_hash=status.stable.template_hash if status.stable else "",
+        from_images=status.stable.images if status.stable else (),
         stable_floor=target.stable_ready,
         unheld=not status.edits_held and target.settled_hash != (status.stable.hash if status.stable else ""),
     )
@@ -632,6 +637,8 @@ def _unjudged(target: Target, seen: Observed, why: str, now: datetime) -> Attemp
         plan=(),
         claimed_origin=target.origin[:20],
         images=target.settled_images,
+        from_hash=seen.status.stable.template_hash if seen.status.stable else "",
+        from_images=seen.status.stable.images if seen.status.stable else (),
         outcome=Outcome.UNJUDGED,
         outcome_message=why,
     )

@@ -32,9 +32,9 @@ def render_record(canary: str, uid: str, status: Status) -> dict[str, Any]:
         "attempt": attempt.id,
         "startedAt": attempt.started_at,
         "templateHash": attempt.template_hash,
-        "stableHash": status.stable.template_hash if status.stable else "",
+        "stableHash": attempt.from_hash,
         "images": list(attempt.images),
-        "stableImages": list(status.stable.images) if status.stable else [],
+        "stableImages": list(attempt.from_images),
         "origin": {
             "claimed": attempt.claimed_origin or "unknown",
             "treated": attempt.origin,
