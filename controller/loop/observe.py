@@ -20,6 +20,7 @@ from controller.rollout.answers import KEPT
 
 JUDGED = frozenset({Phase.PROGRESSING, Phase.RETREATED})
 RESTING = frozenset({Phase.PENDING, Phase.IDLE, Phase.ROLLED_BACK})
+OUT = frozenset({Phase.RETREATED, Phase.ROLLING_BACK})
 NOT_YET = frozenset({Phase.PENDING, Phase.IDLE})
 
 
@@ -39,7 +40,10 @@ async def observe(seen: CanarySeen, world: World, now: datetime) -> Observed:
     if spec is None:
         return base
     if _traffic_must_leave(status):
-        return replace(base, weight=await world.router.read_weight(ref, spec))
+        weight = await world.router.read_weight(ref, spec)
+        # A retreat may still become a rollback, or be answered, once the canary has no traffic.
+        if status.phase is Phase.ROLLING_BACK or weight.percent > 0:
+            return replace(base, weight=weight)
 
     stable_hash = status.stable.hash if status.stable else ""
     candidate = status.attempt.template_hash if status.attempt and status.phase in ACTIVE else ""
@@ -81,7 +85,7 @@ async def observe(seen: CanarySeen, world: World, now: datetime) -> Observed:
 def _traffic_must_leave(status: Status) -> bool:
     """The decision to leave is remembered, and weight 0 has not been seen in force yet."""
     attempt = status.attempt
-    return status.phase is Phase.ROLLING_BACK and attempt is not None and attempt.resting_since is None
+    return status.phase in OUT and attempt is not None and attempt.resting_since is None
 
 
 def _as_begun(spec: CanarySpec | None, status: Status) -> CanarySpec | None:

@@ -8,7 +8,7 @@ import structlog
 
 from controller.errors import Fenced, NeedsUser
 from controller.loop.act import act
-from controller.loop.observe import observe
+from controller.loop.observe import OUT, observe
 from controller.loop.world import World
 from controller.model.status import ACTIVE, Phase
 from controller.ports import CanarySeen
@@ -52,6 +52,9 @@ async def reconcile(key: str, world: World, now: datetime) -> timedelta | None:
         case Wait():
             pass
     _tell(key, seen.status.phase, decision, world, seen)
+    if isinstance(decision, Become) and decision.status.phase in OUT and seen.status.phase not in OUT:
+        # The turn that carries a verdict out does not queue behind the looks at others.
+        return await reconcile(key, world, now)
     if isinstance(decision, Wait):
         return _look_again(seen.status.phase, decision, now)
     return AT_ONCE

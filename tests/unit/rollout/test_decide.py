@@ -344,3 +344,9 @@ def test_a_rollout_that_ended_with_its_target_is_recorded_before_the_next_one_is
     ended = status(Phase.IDLE, attempt=attempt(outcome=Outcome.ABORTED, sealed_at=NOON), weight=0.0)
 
     assert done(observed(status=ended, target=None, record=RecordSeen(exists=True))) == StoreRecord()
+
+
+def test_a_retreat_needs_nothing_but_the_route_to_take_the_traffic_away() -> None:
+    seen = replace(observed(status=status(Phase.RETREATED)), target=None, weight=Weight(percent=50.0, present=True))
+
+    assert decide(seen, NOON) == Do(SetWeight(0.0), "TrafficToStable")
