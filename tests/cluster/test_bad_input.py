@@ -272,6 +272,7 @@ def test_one_poisoned_object_never_stops_the_others(start: StartStory) -> None:
     namespace = start.namespace
     label_without_processes(namespace)
     twice = {"analysis": {"metrics": [metric("gateway"), metric("gateway")]}}
+    start_shop(namespace, 1, "poisoned")
     apply([canary_object(namespace, [step(5)], "poisoned", **twice)])
     story = start(step(50, "1h"), processes=False)
     story.edit("v2")
