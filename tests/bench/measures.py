@@ -133,8 +133,8 @@ async def takeover(scene: Scene) -> Row:
             await asyncio.to_thread(plugin, "abort", key, "--reason", "measured", "--yes")
         attempt = await scene.until_ended(key)
         outcome = {"Retreated": "Aborted", "RollingBack": "Aborted"}.get(phase, "Promoted")
-        steps = [one.get("step", 0) for one in attempt.get("stepsSeen", [])]
-        every = list(range(len(CLIMB)))
+        steps = [one["step"] for one in attempt.get("stepsSeen", [])]
+        every = list(range(1, len(CLIMB) + 1))
         if attempt["outcome"] != outcome or steps != every[: len(steps)] or (outcome == "Promoted" and steps != every):
             wrong.append(f"killed in {phase}: {attempt['outcome']} after steps {steps}")
         await _both_ready()
