@@ -686,12 +686,12 @@ class PodRunner:
             pause = min(pause * 2, 2)
 
     async def without_process(self, pod: Object) -> bool:
-        """Only marked Ready? The answer for a namespace is kept for two seconds."""
+        """Only marked Ready? The answer for a namespace is kept for a moment: hundreds of pods may ask at once."""
         if marked(pod):
             return True
         name = pod["metadata"]["namespace"]
         seen, answer = self._namespaces.get(name, (0.0, False))
-        if time.monotonic() - seen > 2:
+        if time.monotonic() - seen > 0.2:
             found = await self.insist(lambda: self.api.call("GET", f"/api/v1/namespaces/{name}"))
             answer = found is not None and marked(found)
             self._namespaces[name] = (time.monotonic(), answer)
