@@ -109,7 +109,10 @@ class Cluster:
 def write_kubeconfig(state: Path, user: str, groups: Iterable[str] = (), path: Path | None = None) -> Path:
     """A kubeconfig with a client certificate for this user and these groups; made once, then found again."""
     pki = state / "pki"
-    name = "".join(c if c.isalnum() or c in "-." else "_" for c in user)
+    groups = list(groups)
+    # The same person in other groups is another certificate.
+    words = [user, *(group for group in groups if group != ADMINS)]
+    name = "".join(c if c.isalnum() or c in "-." else "_" for c in "-".join(words))
     if not (pki / f"{name}.crt").exists():
         subprocess.run([tools.tool("certs"), "client", pki, name, user, *groups], check=True)
     config = {
