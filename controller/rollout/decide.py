@@ -289,6 +289,8 @@ def _while_progressing(seen: Observed, now: datetime) -> Decision:
     attempt, step = status.attempt, status.attempt.here
     wanted = _pods_for(step.weight, target.replicas)
     unseen = _no_data_for(seen, now)
+    # The stamp says that this weight was written; a tool that reverts at once must not be fought for ever.
+    reverted = not weight.present and (attempt.baking_since is not None or weight.epoch == status.epoch)
     match seen:
         # get out
         case _ if verdict.fail:
@@ -315,11 +317,13 @@ def _while_progressing(seen: Observed, now: datetime) -> Decision:
             return Wait("PinsLost", seen.pins.problems[0], now + SOON)
         case _ if not seen.pins.pinned:
             return Do(Pin(), "Pinning")
-        case _ if attempt.baking_since and not weight.present and _drifts(attempt, now) >= DRIFTS:
+        case _ if reverted and _drifts(attempt, now) >= DRIFTS:
             return Wait("RouteReverted", _route_reverted(seen), now + DRIFT_WINDOW)
-        case _ if attempt.baking_since and not weight.present:
+        case _ if reverted:
+            # A new fence, so that the weight written next is told from the one that was taken off.
             recent = (*attempt.drifts[-DRIFTS:], now)
-            return Become(status.with_attempt(baking_since=None, drifts=recent), "TrafficMoved", _route_reverted(seen))
+            fenced = status.but(fence=status.fence + 1).with_attempt(baking_since=None, drifts=recent)
+            return Become(fenced, "TrafficMoved", _route_reverted(seen))
         case _ if attempt.baking_since and weight.percent < status.weight:
             return Wait(
                 "TrafficLowered",

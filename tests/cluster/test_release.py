@@ -199,8 +199,7 @@ def test_a_target_deleted_and_made_again_is_said_to_be_unjudged_and_is_held_afte
     kubectl("delete", "deployment", "shop", "-n", story.namespace, "--wait")
     story.until_reason("TargetMissing")
     story.edit("v3")
-    story.until(lambda now: now["phase"] == "Idle" and now.get("editsHeld"))
-    assert story.attempt()["outcome"] == "Unjudged"
+    story.until(lambda now: now["attempt"]["outcome"] == "Unjudged" and now.get("editsHeld"))
     assert story.revisions() == {"v3"}
     story.edit("v4")
     story.until_weight(50)
