@@ -49,6 +49,7 @@ from controller.model.spec import MetricsSourceSpec
 from controller.routers.httproute import HttpRouteRouter
 from controller.sources.prometheus import PrometheusSource
 from controller.workloads.deployment import DeploymentWorkload
+from controller.workloads.hold import Hold
 
 log = structlog.get_logger()
 
@@ -126,7 +127,7 @@ class Controller:
         self._world = World(
             memory=KubeMemory(api, self._canaries, self._decisions, self._events),
             router=HttpRouteRouter(api),
-            workload=DeploymentWorkload(api, now=_now),
+            workload=DeploymentWorkload(api, now=_now, hold=Hold(options.hold)),
             source=source,
             analyst=Analyst(source),
             term=lambda: self._term,
@@ -325,6 +326,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--metrics-port", type=int, default=8080)
     made.add_argument("--health-port", type=int, default=8081)
     made.add_argument("--service-account", default="serin-controller", help="the name the admission policies exempt")
+    made.add_argument(
+        "--hold",
+        choices=[each.value for each in Hold],
+        default=Hold.AUTO.value,
+        help="how edits are held: by admission, by a pause at rest, or by what the API server offers (default)",
+    )
     made.add_argument(
         "--release-all", action="store_true", help="let every Canary go, as before an uninstall, and exit"
     )

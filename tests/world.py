@@ -103,6 +103,8 @@ class World:
     deleting: bool = False
     gone: bool = False
     target: Deployment = field(default_factory=Deployment)
+    rests_paused: bool = False
+    """the API server cannot pause an edit in its own request"""
     fleet: Fleet = field(default_factory=Fleet)
     route: Route = field(default_factory=Route)
     pinned: str = ""
@@ -201,12 +203,12 @@ class World:
     # -- what people and tools do -----------------------------------------------------------------
 
     def edit(self, template: str) -> None:
-        """Anybody changes the template; the admission policy holds it where stable is known."""
-        held = self.remembered.stable is not None and template != self.target.template
-        if self.remembered.phase is Phase.RELEASING and held:
+        """Anybody changes the template; the admission policy holds it where stable is known, and where there is one."""
+        adopted = self.remembered.stable is not None and template != self.target.template
+        if self.remembered.phase is Phase.RELEASING and adopted:
             return
         self.target.template = template
-        self.target.paused = self.target.paused or held
+        self.target.paused = self.target.paused or (adopted and not self.rests_paused)
         self.target.touched()
 
     def say(self, verb: Verb, step: int = 0) -> None:
@@ -363,6 +365,7 @@ class Hands:
             generation=target.version,
             resource_version=str(target.version),
             paused=target.paused,
+            rests_paused=self.world.rests_paused,
             replicas=REPLICAS,
             template={"of": target.template},
             template_hash=_hash(target.template),

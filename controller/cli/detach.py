@@ -195,7 +195,7 @@ def _target_acts(facts: Facts) -> list[Act]:
     if differs and (paused or attempt.get("outcome") in BAD):
         ops = restore_ops(target, stable["template"], "", paused=False)
         return [Act(f"set the held template of Deployment {plain(name)} back to stable's", kind, name, tuple(ops))]
-    if ours and paused and (status.get("holding") or EPOCH in annotations_of(target)):
+    if ours and paused and (status.get("holding") or status.get("restsPaused") or EPOCH in annotations_of(target)):
         return [Act(f"unpause Deployment {plain(name)}", kind, name, tuple(release_ops(target, "")))]
     mark = unannotate_ops(target, EPOCH)
     if mark:

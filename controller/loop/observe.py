@@ -99,7 +99,7 @@ def _ask_for_proof(status: Status, target: Target) -> bool:
     return (
         status.phase is Phase.IDLE
         and not status.edits_held
-        and not target.paused
+        and target.paused is target.rests_paused
         and status.stable is not None
         and status.stable.uid == target.uid
     )

@@ -215,6 +215,8 @@ class Status(Value, frozen=True):
     """proven by a dry run: the API server pauses an edit in the request that brings it"""
     holding: bool = False
     """the target is paused because of us"""
+    rests_paused: bool = False
+    """edits are held by a pause that stays on the target at rest, for want of MutatingAdmissionPolicy"""
     unjudged: Text = ""
     """why the revision that becomes stable next was not compared with anything; empty when that is as it should be"""
     unjudged_unless: Short = ""

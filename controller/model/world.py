@@ -26,6 +26,8 @@ class Target:
     origin: str = ""
     """the pod template's annotation `serin.dev/origin`, as claimed"""
     epoch: str = ""
+    rests_paused: bool = False
+    """this cluster cannot pause an edit in its own request: the target stays paused at rest"""
     settled_hash: str = ""
     """pod-template-hash of the one ReplicaSet that has all pods, updated and available; empty while rolling"""
     settled_template: dict[str, Any] = field(default_factory=dict)

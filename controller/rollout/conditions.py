@@ -60,6 +60,17 @@ TO_MEND = frozenset(
 """reasons for which nothing could be released: somebody must edit what the message names"""
 
 
+def _how_held(status: Status) -> str:
+    match status:
+        case Status(edits_held=True, rests_paused=True):
+            return "paused at rest, and a dry-run edit that would unpause was refused: no MutatingAdmissionPolicy here"
+        case Status(edits_held=True):
+            return "a dry-run edit came back paused"
+        case Status(rests_paused=True):
+            return "no dry-run edit that would unpause has been refused yet: is the policy serin-hold in force?"
+    return "no dry-run edit has come back paused yet"
+
+
 def render_conditions(status: Status, now: datetime) -> tuple[Condition, ...]:
     """The conditions of `status`, keeping the transition time of those that did not change."""
     before = {condition.type: condition for condition in status.conditions}
@@ -81,7 +92,7 @@ def render_conditions(status: Status, now: datetime) -> tuple[Condition, ...]:
             "EditsHeld",
             "True" if status.edits_held else "False",
             "Proven" if status.edits_held else "NotProven",
-            "a dry-run edit came back paused" if status.edits_held else "no dry-run edit has come back paused yet",
+            _how_held(status),
         ),
     ]
     if not accepted or rolled_back:

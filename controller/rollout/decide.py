@@ -151,9 +151,16 @@ def _while_idle(seen: Observed, now: datetime) -> Decision:
             return Do(Unpin(), "CleaningUp")
         case _ if problem := _problem((*seen.problems, *target.problems), now):
             return problem
-        case Target(paused=True) if same and status.holding:
+        case _ if same and target.rests_paused is not status.rests_paused:
+            # The other hold from now on: a pause that was to stay is one to take off again.
+            was_ours = status.holding or status.rests_paused
+            changed = status.but(rests_paused=target.rests_paused, holding=was_ours, edits_held=False)
+            return Become(changed, "Idle", "edits are held in another way from now on")
+        case Target(paused=False) if same and status.rests_paused:
+            return Do(PauseTarget(), "PausedAtRest", "this cluster has no MutatingAdmissionPolicy: paused at rest")
+        case Target(paused=True) if same and status.holding and not status.rests_paused:
             return Do(Release(), "Withdrawn", "the template is stable's again")
-        case Target(paused=True) if same:
+        case Target(paused=True) if same and not status.rests_paused:
             return Wait("TargetPaused", "spec.paused of the Deployment is true, and not by Serin: set it to false")
         case _ if same and status.holding:
             return Become(status.but(holding=False), "Idle")
@@ -190,10 +197,12 @@ def _while_rolled_back(seen: Observed, now: datetime) -> Decision:
     match target:
         case _ if (said := _said(seen, now)) is not None:
             return said
-        case Target(paused=True) if same:
+        case Target(paused=True) if same and not status.rests_paused:
             return Do(Release(), "Withdrawn", "the template is stable's again")
         case _ if same and status.holding:
             return Become(status.but(phase=Phase.IDLE, holding=False), "Idle", "the template is stable's again")
+        case Target(paused=False) if same and status.rests_paused:
+            return Do(PauseTarget(), "PausedAtRest", "this cluster has no MutatingAdmissionPolicy: paused at rest")
         case Target(paused=False) if not same:
             return Do(PauseTarget(), "EditNotHeld", "unpaused while held")
         case _ if not same and not rejected:
@@ -211,7 +220,7 @@ def _while_leaving(seen: Observed, now: datetime) -> Decision:
     if status.phase in ACTIVE:
         return Become(get_out(status, Outcome.DELETED, "the Canary was deleted", now), "Deleted")
     held = (
-        status.holding
+        (status.holding or status.rests_paused)
         and target is not None
         and stable is not None
         and target.uid == stable.uid

@@ -19,6 +19,7 @@ from controller.kube.transport import Api
 from controller.model.spec import CanarySpec
 from controller.model.world import CanaryPods, Pins, Target
 from controller.ports import Ref
+from controller.workloads.hold import Hold, find_hold
 from controller.workloads.parse import (
     CANARY_LABEL,
     EPOCH,
@@ -35,6 +36,7 @@ from controller.workloads.parse import (
     template_hash,
 )
 from controller.workloads.render import (
+    HELD_BY,
     Op,
     canary_deployment,
     canary_selector,
@@ -69,9 +71,10 @@ _FORGET_TRIES = 3
 class DeploymentWorkload:
     """Holds, tries and releases the revisions of one Deployment. `now` is the clock that pod ages are told by."""
 
-    def __init__(self, api: Api, *, now: Callable[[], datetime]) -> None:
+    def __init__(self, api: Api, *, now: Callable[[], datetime], hold: Hold = Hold.AUTO) -> None:
         self._api = api
         self._now = now
+        self._hold = hold
 
     # Reading
 
@@ -81,7 +84,10 @@ class DeploymentWorkload:
         if deployment is None:
             return None
         replicasets = await self._replicasets(ref, deployment)
-        return parse_target(deployment, replicasets, spec, stable_hash=stable_hash, candidate=candidate)
+        paused = await self._rests_paused()
+        return parse_target(
+            deployment, replicasets, spec, stable_hash=stable_hash, candidate=candidate, rests_paused=paused
+        )
 
     async def read_canary(self, ref: Ref, spec: CanarySpec) -> CanaryPods:
         """The canary Deployment, its pods and the endpoints of its Service."""
@@ -102,10 +108,15 @@ class DeploymentWorkload:
         return parse_pins(services, stable_hash, problems, foreign)
 
     async def prove_hold(self, ref: Ref, spec: CanarySpec, target: Target) -> bool:
-        """Whether a dry-run edit that asks not to be paused comes back paused."""
+        """Whether a dry-run edit that asks not to be paused comes back paused, or is refused where the pause stays."""
         ops = probe_ops(target.template)
         name = spec.target_ref.name
-        reply = await self._api.json_patch(DEPLOYMENTS, ref.namespace, name, ops, dry_run=True)
+        try:
+            reply = await self._api.json_patch(DEPLOYMENTS, ref.namespace, name, ops, dry_run=True)
+        except Refused as refused:
+            if target.rests_paused and target.paused and HELD_BY in str(refused):
+                return True
+            raise
         return bool(reply["spec"].get("paused")) and reply["metadata"]["uid"] == target.uid
 
     # The Services
@@ -182,10 +193,11 @@ class DeploymentWorkload:
     # The target
 
     async def pause(self, ref: Ref, spec: CanarySpec, target: Target, *, epoch: str) -> None:
-        """Stop a roll that was not held."""
+        """Stop a roll that was not held. Where nothing rolls, nothing of ours but the pause stays on it."""
         deployment = await self._get_unchanged(ref, spec, target, epoch)
-        is_done = deployment["spec"].get("paused") and annotations_of(deployment).get(EPOCH) == epoch
-        await self._patch_users(DEPLOYMENTS, ref, deployment, [] if is_done else pause_ops(deployment, epoch))
+        stamp = "" if target.settled_template_hash == target.template_hash else epoch
+        is_done = deployment["spec"].get("paused") and annotations_of(deployment).get(EPOCH, "") == stamp
+        await self._patch_users(DEPLOYMENTS, ref, deployment, [] if is_done else pause_ops(deployment, stamp))
 
     async def release(self, ref: Ref, spec: CanarySpec, target: Target, *, epoch: str) -> None:
         """Unpause. Where that moves no pod, nothing of ours stays on it; while it rolls, the epoch does."""
@@ -218,6 +230,11 @@ class DeploymentWorkload:
         await self._delete(REPLICASETS, ref, replicaset, same_version=True)
 
     # Requests
+
+    async def _rests_paused(self) -> bool:
+        """Asked once: what an API server offers changes with its upgrade, and then it is started anew."""
+        self._hold = await find_hold(self._api, self._hold)
+        return self._hold is Hold.PAUSE
 
     async def _find(self, resource: Resource, ref: Ref, name: str) -> Found | None:
         try:

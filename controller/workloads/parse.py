@@ -97,7 +97,13 @@ def render_selector(selector: Object) -> str:
 
 
 def parse_target(
-    deployment: Object, replicasets: Iterable[Object], spec: CanarySpec, *, stable_hash: str, candidate: str
+    deployment: Object,
+    replicasets: Iterable[Object],
+    spec: CanarySpec,
+    *,
+    stable_hash: str,
+    candidate: str,
+    rests_paused: bool = False,
 ) -> Target:
     """The user's Deployment and its ReplicaSets as one Target.
 
@@ -114,6 +120,7 @@ def parse_target(
         generation=int(metadata.get("generation", 0)),
         resource_version=metadata["resourceVersion"],
         paused=paused,
+        rests_paused=rests_paused,
         replicas=_replicas(deployment),
         template=template,
         template_hash=template_hash(template),

@@ -26,6 +26,8 @@ from controller.workloads.services import PINNED, Selecting
 Op = dict[str, Any]
 
 HOLD_PROBE = "serin.dev/hold-probe"
+HELD_BY = "held by Canary"
+"""how the validating policy's refusal begins (manifests/admission/hold.yaml)"""
 MANAGED_BY = {"app.kubernetes.io/managed-by": "serin"}
 
 _NOT_COPIED = (
@@ -136,8 +138,8 @@ def unannotate_ops(body: Object, name: str) -> list[Op]:
 
 
 def pause_ops(deployment: Object, epoch: str) -> list[Op]:
-    """Stop a roll and stamp it."""
-    return [*unchanged_ops(deployment), _add("/spec/paused", True), *annotate_ops(deployment, EPOCH, epoch)]
+    """Stop a roll and stamp it; an empty epoch leaves no stamp."""
+    return [*unchanged_ops(deployment), _add("/spec/paused", True), *_stamp_ops(deployment, epoch)]
 
 
 def release_ops(deployment: Object, epoch: str) -> list[Op]:

@@ -17,7 +17,8 @@ import pytest
 import yaml
 
 from tests.cluster.conftest import MakeShop
-from tests.cluster.objects import apply, eventually, state_dir
+from tests.cluster.objects import CommandFailed, apply, eventually, kubectl, shop_deployment, state_dir
+from tests.cluster.serin import Story, canary_object, label_without_processes, start_shop, step
 
 ROOT = Path(__file__).parents[2]
 CHART = str(ROOT / "charts" / "serin")
@@ -200,6 +201,56 @@ def test_the_kustomization_alone_brings_a_controller_that_leads(bare_cluster: No
     finally:
         run("kubectl", "delete", "-k", str(ROOT / "manifests"), "--wait=false", check=False)
         run("kubectl", "delete", "namespace", "shop", "--ignore-not-found", "--wait=false")
+
+
+def test_where_the_api_server_cannot_pause_an_edit_the_deployment_rests_paused(
+    bare_cluster: None, namespace: str
+) -> None:
+    install(*SOURCE, "--set", "hold.by=pause", "--wait", "--timeout", "60s")
+    assert not exists("mutatingadmissionpolicy", "serin-hold")
+    label_without_processes(namespace)
+    story = start_shop(namespace)
+    apply([canary_object(namespace, [step(50, "1h")])])
+    held = story.until_held()
+    (edits,) = [one for one in held["conditions"] if one["type"] == "EditsHeld"]
+    assert "paused at rest" in edits["message"]
+    assert story.deployment()["spec"]["paused"]
+    assert story.deployment()["status"]["readyReplicas"] == 2
+
+    kubectl("scale", "deployment/shop", "--replicas=3", "-n", namespace)
+    eventually(lambda: story.deployment()["status"].get("readyReplicas") == 3)
+    with pytest.raises(CommandFailed, match="stays paused at rest; leave spec.paused out"):
+        kubectl("replace", "-f", "-", stdin=shop_deployment("shop", namespace, "v2", 3), user="ci", groups=deployers())
+    story.replicas = 3
+    story.edit("v2")
+    story.until_weight(50)
+    assert story.revisions() == {"v1"}
+    assert story.decide("promote").code == 0
+    assert story.until_ended()["outcome"] == "Promoted"
+    assert story.revisions() == {"v2"}
+
+    story.until_held()
+    assert story.deployment()["spec"]["paused"]
+    assert "serin" not in json.dumps(story.deployment()["metadata"])
+    run("helm", "uninstall", "serin", "-n", "serin-system", "--timeout", "90s")
+    assert not story.deployment()["spec"].get("paused")
+    Story(namespace).assert_nothing_left()
+
+
+def deployers() -> list[str]:
+    """A group whose members deploy with `replace` and have no verb of Serin's own."""
+    role = ["clusterrole", "deployers", "--verb=get,list,update,patch", "--resource=deployments.apps"]
+    run("kubectl", "create", *role, check=False)
+    run(
+        "kubectl",
+        "create",
+        "clusterrolebinding",
+        "deployers",
+        "--clusterrole=deployers",
+        "--group=deployers",
+        check=False,
+    )
+    return ["deployers"]
 
 
 def test_removal_keeps_kinds_and_lets_a_held_deployment_go(bare_cluster: None, shop: MakeShop) -> None:

@@ -128,7 +128,7 @@ def settle(life: Life, seconds: int = CALM) -> None:
 
 def adopted(seed: int, failing: dict[str, float], misfortune: float) -> Life:
     chance = random.Random(seed)
-    life = Life(World(chance, failing), chance, 0.0)
+    life = Life(World(chance, failing, rests_paused=seed % 3 == 2), chance, 0.0)
     settle(life, 20)
     assert life.world.remembered.phase is Phase.IDLE
     life.misfortune = misfortune
@@ -146,7 +146,8 @@ def test_a_good_revision_is_promoted_through_any_misfortune(seed: int) -> None:
 
     world, status = life.world, life.world.remembered
     assert status.phase is Phase.IDLE, (status.phase, status.reason, status.message)
-    assert (world.target.running, world.target.paused, world.route.present, world.pinned) == ("v2", False, False, "")
+    assert (world.target.running, world.route.present, world.pinned) == ("v2", False, "")
+    assert world.target.paused is world.rests_paused
     assert [record.get("outcome") for record in world.records.values()] == ["Promoted"]
 
 

@@ -21,6 +21,12 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 
+{{/* pause where the value asks for it, or where the cluster has no MutatingAdmissionPolicy; else the value. */}}
+{{- define "serin.hold" -}}
+{{- $offered := .Capabilities.APIVersions.Has "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy" -}}
+{{- if and (eq .Values.hold.by "auto") (not $offered) -}}pause{{- else -}}{{ .Values.hold.by }}{{- end -}}
+{{- end -}}
+
 {{/*
 The objects of one file under files/, which is a copy of manifests/: the same text, but in the release's namespace
 (the service account's user name included) and with the chart's labels.
@@ -29,10 +35,11 @@ Takes: root (the chart's context), path, annotations (put on each object).
 {{- define "serin.objects" -}}
 {{- $root := .root -}}
 {{- $annotations := .annotations | default dict -}}
+{{- $paused := eq (include "serin.hold" $root) "pause" -}}
 {{- $text := $root.Files.Get .path | replace "serin-system" $root.Release.Namespace -}}
 {{- range regexSplit "(?m)^---\\s*$" $text -1 }}
 {{- $object := fromYaml . }}
-{{- if $object.kind }}
+{{- if and $object.kind (not (and $paused (hasPrefix "MutatingAdmissionPolicy" $object.kind))) }}
 {{- $labels := merge (include "serin.labels" $root | fromYaml) ($object.metadata.labels | default dict) }}
 {{- $_ := set $object.metadata "labels" $labels }}
 {{- if $annotations }}
