@@ -78,4 +78,4 @@ manifests: $(READY) ## write manifests/crd from the models, and the chart's copi
 	@cp -r manifests/crd manifests/admission manifests/rbac charts/serin/files/
 
 lock: $(READY) ## resolve pyproject.toml anew into requirements.lock
-	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(VENV)/bin/uv pip compile --quiet --universal --generate-hashes --group dev pyproject.toml -o requirements.lock
+	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(VENV)/bin/uv pip compile --quiet --universal --generate-hashes --group dev --extra otel pyproject.toml -o requirements.lock

@@ -16,13 +16,13 @@ import signal
 import socket
 import sys
 import uuid
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
 from typing import Any
 
 import structlog
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from controller.errors import Fenced, NeedsUser
 from controller.kube.credentials import load_credentials
@@ -46,13 +46,20 @@ from controller.loop.memory import (
 from controller.loop.reconcile import reconcile
 from controller.loop.world import World
 from controller.model.spec import MetricsSourceSpec
+from controller.model.status import Status
+from controller.ports import Ref
+from controller.rollout.moves import Decision
 from controller.routers.httproute import HttpRouteRouter
 from controller.sources.prometheus import PrometheusSource
+from controller.telemetry.debug import serve_debug
+from controller.telemetry.metrics import CONTENT_TYPE, Inside, Metrics, Shown
+from controller.telemetry.spans import Traces
 from controller.workloads.deployment import DeploymentWorkload
 from controller.workloads.hold import Hold
 
 log = structlog.get_logger()
 
+VERSION = version("serin")
 WORKERS = 16
 LEASE = "serin-controller"
 DEPLOYMENT = "serin-controller"
@@ -90,22 +97,6 @@ class KubeCatalog:
         return base64.b64decode(value).decode()
 
 
-class Served:
-    """What the controller tells of itself."""
-
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        self.turns = Counter("serin_turns", "Looks at one Canary.", registry=self.registry)
-        self.failures = Counter("serin_turn_failures", "Looks that ended in an error.", registry=self.registry)
-        self.seconds = Histogram(
-            "serin_turn_seconds",
-            "Seconds of one look, from reading to writing.",
-            buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
-            registry=self.registry,
-        )
-        self.leading = Gauge("serin_leading", "1 while this process holds the Lease.", registry=self.registry)
-
-
 class Controller:
     """One process: informers, queue, election, probes."""
 
@@ -120,8 +111,16 @@ class Controller:
         self._deployments = Informer(api, DEPLOYMENTS, Object, **watched)
         self._queue = KeyedQueue()
         self._events = EventRecorder(api, "serin-controller", socket.gethostname())
-        self._served = Served()
         self._term = 0
+        self._election: Election | None = None
+        self._inside = Inside(
+            canaries=self._shown,
+            watches=lambda: [(informer.resource.plural, informer.age()) for informer in self._informers],
+            queued=lambda: len(self._queue),
+            lease_left=lambda: self._election.remaining() if self._election else 0.0,
+        )
+        self._metrics = Metrics(VERSION, self._inside)
+        self._traces = Traces(VERSION) if options.traces else None
         self._stop = asyncio.Event()
         source = PrometheusSource(KubeCatalog(api, self._sources, self._own_namespace))
         self._world = World(
@@ -131,6 +130,7 @@ class Controller:
             source=source,
             analyst=Analyst(source),
             term=lambda: self._term,
+            tell=self._tell,
             leaving=options.release_all,
         )
 
@@ -146,8 +146,11 @@ class Controller:
         self._wake_on_changes()
         background: list[asyncio.Task[Any]] = [asyncio.create_task(informer.run()) for informer in self._informers]
         background.append(asyncio.create_task(self._events.run()))
-        probes = await self._serve()
-        election = Election(
+        background.append(asyncio.create_task(self._metrics.watch_lag()))
+        served = [await self._serve()]
+        if self._options.debug_port:
+            served.append(await serve_debug(self._options.debug_port, self._inside))
+        election = self._election = Election(
             await load_credentials(self._options.kubeconfig),
             namespace=self._own_namespace,
             name=LEASE,
@@ -166,13 +169,15 @@ class Controller:
             for task in background:
                 task.cancel()
             await asyncio.gather(*background, return_exceptions=True)
-            await probes.cleanup()
+            for runner in served:
+                await runner.cleanup()
+            if self._traces is not None:
+                await asyncio.to_thread(self._traces.close)
 
     async def _lead(self, election: Election) -> None:
         for informer in self._informers:
             await informer.wait_synced()
         self._term = await election.acquire()
-        self._served.leading.set(1)
         for key in self._canaries.keys():
             self._queue.add(key)
         working = asyncio.create_task(self._queue.run(WORKERS, self._turn))
@@ -188,16 +193,28 @@ class Controller:
 
     async def _turn(self, key: str) -> timedelta | None:
         """One look at one Canary, counted and timed."""
-        self._served.turns.inc()
-        with self._served.seconds.time(), self._served.failures.count_exceptions():
+        self._metrics.turns.inc()
+        with self._metrics.seconds.time():
             try:
                 again = await reconcile(key, self._world, _now())
             except NeedsUser as error:
                 log.warning("needs_user", rollout=key, reason=error.reason, message=str(error))
                 return timedelta(seconds=5)
+            except Exception as error:
+                self._metrics.failed(error)
+                raise
         if again is None:
             self._queue.forget(key)
         return again
+
+    def _tell(self, ref: Ref, before: Status, decision: Decision) -> None:
+        self._metrics.decided(ref, before, decision)
+        if self._traces is not None:
+            self._traces.decided(ref, before, decision)
+
+    def _shown(self) -> Iterator[Shown]:
+        for one in self._canaries:
+            yield Shown(one.metadata.namespace, one.metadata.name, one.status)
 
     def _wake_on_changes(self) -> None:
         """An event only names a Canary."""
@@ -281,7 +298,7 @@ class Controller:
         app = web.Application()
         app.router.add_get("/livez", self._live)
         app.router.add_get("/readyz", self._ready)
-        app.router.add_get("/metrics", self._metrics)
+        app.router.add_get("/metrics", self._scrape)
         runner = web.AppRunner(app, access_log=None)
         await runner.setup()
         for port in {self._options.health_port, self._options.metrics_port}:
@@ -301,8 +318,8 @@ class Controller:
             return web.Response(status=503, text=f"not synced: {', '.join(missing)}\n")
         return web.Response(text="ok\n")
 
-    async def _metrics(self, request: web.Request) -> web.Response:
-        return web.Response(body=generate_latest(self._served.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+    async def _scrape(self, request: web.Request) -> web.Response:
+        return web.Response(body=self._metrics.render(), headers={"Content-Type": CONTENT_TYPE})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -325,6 +342,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--bind", default=os.environ.get("POD_IP", "0.0.0.0"), help="address of probes and metrics")
     made.add_argument("--metrics-port", type=int, default=8080)
     made.add_argument("--health-port", type=int, default=8081)
+    made.add_argument("--debug-port", type=int, default=0, help="serve /debug on loopback (default: not at all)")
+    made.add_argument(
+        "--traces",
+        action="store_true",
+        help="send a trace of each rollout that ends to OTEL_EXPORTER_OTLP_ENDPOINT (needs the extra `otel`)",
+    )
     made.add_argument("--service-account", default="serin-controller", help="the name the admission policies exempt")
     made.add_argument(
         "--hold",

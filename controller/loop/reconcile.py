@@ -69,13 +69,18 @@ def _look_again(phase: Phase, wait: Wait, now: datetime) -> timedelta:
 
 
 def _tell(key: str, phase: Phase, decision: Decision, world: World, seen: CanarySeen) -> None:
-    """Log line and Event: they tell, they do not decide."""
+    """Metrics, log line and Event: they tell, they do not decide."""
+    world.tell(seen.ref, seen.status, decision)
     if isinstance(decision, Wait):
         return
+    attempt = seen.status.attempt
     log.info(
         "decided",
         rollout=key,
         phase=phase.value,
+        attempt=attempt.id if attempt else "",
+        step=attempt.step + 1 if attempt else 0,
+        weight=seen.status.weight,
         move=type(decision).__name__ if isinstance(decision, Become) else type(decision.action).__name__,
         reason=decision.reason,
         message=decision.message,

@@ -1,4 +1,4 @@
-"""Everything the loop talks to, in one value; and the metrics it counts."""
+"""Everything the loop talks to, in one value."""
 
 from __future__ import annotations
 
@@ -6,7 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from controller.loop.analyst import Analyst
-from controller.ports import Memory, MetricSource, TrafficRouter, Workload
+from controller.model.status import Status
+from controller.ports import Memory, MetricSource, Ref, TrafficRouter, Workload
+from controller.rollout.moves import Decision
+
+Tell = Callable[[Ref, Status, Decision], None]
+"""what was so before, and what was decided and has been carried out; must neither raise nor wait"""
+
+
+def tell_nobody(ref: Ref, before: Status, decision: Decision) -> None:
+    """Where nobody counts."""
 
 
 @dataclass(frozen=True)
@@ -19,5 +28,6 @@ class World:
     source: MetricSource
     analyst: Analyst
     term: Callable[[], int]
+    tell: Tell = tell_nobody
     leaving: bool = False
     """Serin is being uninstalled: every Canary is let go as if it were deleted"""
