@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
+from controller.model.evidence import Evidence
+from controller.model.policy import Signer
 from controller.model.spec import CanarySpec, Metric
 from controller.model.status import Status
 from controller.model.world import CanaryPods, DecisionSeen, Pins, RecordSeen, Target, Weight
@@ -145,6 +147,13 @@ class MetricSource(Protocol):
 
     async def check(self, ref: Ref, spec: CanarySpec) -> tuple[str, ...]:
         """Problems a person must mend, a line each: unknown source, template or namespace."""
+
+
+class Provenance(Protocol):
+    """What is proven about images. Never raises: what cannot be asked now is in `Evidence.unavailable`."""
+
+    async def read_evidence(self, ref: Ref, images: tuple[str, ...], signers: tuple[Signer, ...]) -> Evidence:
+        """The worst over these images, believing these signers only. Asked every turn: it answers from a cache."""
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def _to_duration(value: object) -> object:
     return parse_duration(value) if isinstance(value, str) else value
 
 
-def _within(low: str, high: str) -> AfterValidator:
+def within(low: str, high: str) -> AfterValidator:
     def check(value: timedelta) -> timedelta:
         if not parse_duration(low) <= value <= parse_duration(high):
             raise ValueError(f"{render_duration(value)} is outside {low} to {high}")
@@ -48,7 +48,7 @@ def _within(low: str, high: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-def _duration_schema(low: str, high: str) -> WithJsonSchema:
+def duration_schema(low: str, high: str) -> WithJsonSchema:
     return WithJsonSchema(
         {
             "type": "string",
@@ -66,10 +66,10 @@ def _duration_schema(low: str, high: str) -> WithJsonSchema:
     )
 
 
-_duration = (BeforeValidator(_to_duration), PlainSerializer(render_duration, return_type=str))
-Bake = Annotated[timedelta, *_duration, _within("1s", "168h"), _duration_schema("1s", "168h")]
-Timeout = Annotated[timedelta, *_duration, _within("1s", "24h"), _duration_schema("1s", "24h")]
-Latency = Annotated[timedelta, *_duration, _within("1ms", "10m"), _duration_schema("1ms", "10m")]
+duration = (BeforeValidator(_to_duration), PlainSerializer(render_duration, return_type=str))
+Bake = Annotated[timedelta, *duration, within("1s", "168h"), duration_schema("1s", "168h")]
+Timeout = Annotated[timedelta, *duration, within("1s", "24h"), duration_schema("1s", "24h")]
+Latency = Annotated[timedelta, *duration, within("1ms", "10m"), duration_schema("1ms", "10m")]
 
 
 class Model(BaseModel):
@@ -200,7 +200,7 @@ class Analysis(Model):
     source: Name = "default"
     false_rollback_rate: Annotated[float, Field(ge=0.0001, le=0.2)] = 0.01
     min_requests: Annotated[int, Field(ge=0, le=100_000_000)] = 100
-    warmup: Annotated[timedelta, *_duration, _within("0s", "1h"), _duration_schema("0s", "1h")] = timedelta(seconds=30)
+    warmup: Annotated[timedelta, *duration, within("0s", "1h"), duration_schema("0s", "1h")] = timedelta(seconds=30)
     no_data_timeout: Timeout = timedelta(minutes=5)
     metrics: Annotated[tuple[Metric, ...], Field(min_length=1, max_length=10)] = Field(default_factory=default_metrics)
 
@@ -331,12 +331,10 @@ class MetricsSourceSpec(Model):
         tuple[Annotated[str, Field(min_length=1, max_length=63)], ...],
         Field(max_length=256, description="namespaces whose Canaries may use this source; empty means all"),
     ] = ()
-    scrape_interval: Annotated[timedelta, *_duration, _within("1s", "5m"), _duration_schema("1s", "5m")] = timedelta(
+    scrape_interval: Annotated[timedelta, *duration, within("1s", "5m"), duration_schema("1s", "5m")] = timedelta(
         seconds=15
     )
-    timeout: Annotated[timedelta, *_duration, _within("1s", "30s"), _duration_schema("1s", "30s")] = timedelta(
-        seconds=5
-    )
+    timeout: Annotated[timedelta, *duration, within("1s", "30s"), duration_schema("1s", "30s")] = timedelta(seconds=5)
     templates: Annotated[dict[Word, Template], Field(max_length=20)] = Field(default_factory=dict)
 
 

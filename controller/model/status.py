@@ -11,7 +11,10 @@ from enum import StrEnum
 from typing import Annotated, Any
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta
+
+from controller.model.evidence import Evidence, Origin, Trust
+from controller.model.value import Value
 
 Short = Annotated[str, Meta(max_length=63)]
 Text = Annotated[str, Meta(max_length=1024)]
@@ -62,10 +65,6 @@ class Outcome(StrEnum):
     """Went out without a comparison: first release, re-creation, or an edit nobody could hold."""
     DELETED = "Deleted"
     """The Canary was deleted while this rollout ran."""
-
-
-class Value(Struct, frozen=True, rename="camel", omit_defaults=True, forbid_unknown_fields=False):
-    """Camel case on the wire; defaults left out; unknown fields of a newer version are not ours to judge."""
 
 
 class Stable(Value, frozen=True):
@@ -132,8 +131,11 @@ class Attempt(Value, frozen=True):
     plan: Annotated[tuple[PlanStep, ...], Meta(max_length=20)]
     plan_digest: Annotated[str, Meta(max_length=128)] = ""
     claimed_origin: Annotated[str, Meta(max_length=20)] = ""
-    origin: Annotated[str, Meta(max_length=20)] = "unknown"
-    trust: Annotated[str, Meta(max_length=4)] = "T0"
+    origin: Origin = Origin.UNKNOWN
+    """as it is treated"""
+    trust: Trust = Trust.T0
+    evidence: Evidence = Evidence()
+    """as it was when the attempt began"""
     images: Annotated[tuple[Annotated[str, Meta(max_length=512)], ...], Meta(max_length=40)] = ()
     from_hash: Short = ""
     """template hash of the stable revision it began against; stable changes with a promotion, a record does not"""

@@ -14,6 +14,7 @@ import math
 from datetime import datetime, timedelta
 
 from controller.errors import NeedsUser
+from controller.model.evidence import Origin, Trust
 from controller.model.spec import CanarySpec, Verb
 from controller.model.status import ACTIVE, Attempt, Judged, Outcome, Phase, PlanStep, Stable, Status, StepSeen
 from controller.model.world import DecisionSeen, Observed, Target, Weight
@@ -625,8 +626,8 @@ def _begin(seen: Observed, target: Target, now: datetime) -> Become:
         analysis=seen.spec.analysis.model_dump(mode="json", by_alias=True, exclude_none=True),
         claimed_origin=claimed,
         # Weak evidence may only tighten: an annotation can say `ai`, nothing else is believed of it.
-        origin="ai" if claimed == "ai" else "unknown",
-        trust="T1" if claimed else "T0",
+        origin=Origin.AI if claimed == "ai" else Origin.UNKNOWN,
+        trust=Trust.T1 if claimed else Trust.T0,
         images=target.images,
         from_hash=status.stable.template_hash if status.stable else "",
         from_images=status.stable.images if status.stable else (),
