@@ -194,7 +194,7 @@ class ReleasePolicySpec(Model):
     @model_validator(mode="after")
     def _names_differ(self) -> ReleasePolicySpec:
         for what, names in (("rules", self.rules), ("signers", self.signers)):
-            found = [one.name for one in names]  # type: ignore[attr-defined]
+            found = [one.name for one in names]
             if len(set(found)) != len(found):
                 raise ValueError(f"{what}: every name must be used once, found {', '.join(found)}")
         return self
