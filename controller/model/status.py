@@ -78,6 +78,8 @@ class Stable(Value, frozen=True):
     """ours: the same for the same template on any cluster version's ReplicaSet"""
     template: dict[str, Any]
     images: Annotated[tuple[Annotated[str, Meta(max_length=512)], ...], Meta(max_length=40)] = ()
+    uses: Annotated[tuple[Annotated[str, Meta(max_length=300)], ...], Meta(max_length=100)] = ()
+    """`Kind/name` of the ConfigMaps, Secrets and volume claims its pods stand on: admission guards these"""
 
 
 class PlanStep(Value, frozen=True):

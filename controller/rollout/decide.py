@@ -17,6 +17,7 @@ from controller.errors import NeedsUser
 from controller.model.evidence import Origin, Trust
 from controller.model.spec import CanarySpec, Verb
 from controller.model.status import ACTIVE, Attempt, Judged, Outcome, Phase, PlanStep, Stable, Status, StepSeen
+from controller.model.uses import uses
 from controller.model.world import DecisionSeen, Observed, Target, Weight
 from controller.rollout.answers import answer, approved, get_out
 from controller.rollout.conditions import render_conditions
@@ -665,6 +666,7 @@ def _stable(target: Target) -> Stable:
         template_hash=target.settled_template_hash,
         template=target.settled_template,
         images=target.settled_images,
+        uses=uses(target.settled_template),
     )
 
 
