@@ -72,10 +72,11 @@ test: check ## check, then the statistics and the tests on the local cluster
 bench: $(READY) ## measure, print a table and write build/bench.json
 	@$(PYTHON) -m tests.bench
 
-manifests: $(READY) ## write manifests/crd from the models, and the chart's copies of what manifests/ holds
+manifests: $(READY) ## write manifests/crd from the models, the chart's copies of manifests/, and docs/values.md from its schema
 	@$(PYTHON) -m controller.model.crd manifests/crd
 	@rm -rf charts/serin/files && mkdir -p charts/serin/files
-	@cp -r manifests/crd manifests/admission manifests/rbac charts/serin/files/
+	@cp -r manifests/crd manifests/admission manifests/rbac manifests/observability charts/serin/files/
+	@$(PYTHON) -m tests.values docs/values.md
 
 lock: $(READY) ## resolve pyproject.toml anew into requirements.lock
 	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(VENV)/bin/uv pip compile --quiet --universal --generate-hashes --group dev --extra otel pyproject.toml -o requirements.lock

@@ -17,6 +17,7 @@ from tests.cluster.api import Api, Object
 CANARIES = "/apis/serin.dev/v1alpha1/canaries"
 ROUTES = "/apis/gateway.networking.k8s.io/v1/httproutes"
 CONTROLLER = "system:serviceaccount:serin-system:serin-controller"
+READS = frozenset({"get", "list", "watch"})
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,8 @@ def writes(state: Path, since: float, until: float) -> list[Write]:
                 continue
             entry = json.loads(line)
             if entry["user"]["username"] != CONTROLLER or "dryRun" in entry["requestURI"]:
+                continue
+            if entry["verb"] in READS:
                 continue
             about = entry.get("objectRef") or {}
             at = datetime.fromisoformat(entry["requestReceivedTimestamp"]).timestamp()

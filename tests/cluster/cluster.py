@@ -212,7 +212,9 @@ def _start_control_plane(cluster: Cluster) -> None:
     )  # fmt: skip
 
 
-# Every write, with who and what, none of the bodies; the cluster's own processes can be told by their user.
+SERIN = "system:serviceaccount:serin-system:serin-controller"
+# Every write, with who and what, none of the bodies; the cluster's own processes can be told by their user. Of the
+# controller its reads too: what it was seen to use is what its roles are compared with.
 AUDIT = {
     "apiVersion": "audit.k8s.io/v1",
     "kind": "Policy",
@@ -220,6 +222,7 @@ AUDIT = {
     "omitManagedFields": True,
     "rules": [
         {"level": "Metadata", "verbs": ["create", "update", "patch", "delete", "deletecollection"]},
+        {"level": "Metadata", "users": [SERIN], "verbs": ["get", "list", "watch"]},
         {"level": "None"},
     ],
 }

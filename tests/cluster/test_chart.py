@@ -117,9 +117,96 @@ def test_writing_can_be_confined_to_namespaces() -> None:
     }
 
 
+def test_a_serin_for_one_namespace_has_rights_nowhere_else(bare_cluster: None) -> None:
+    run("kubectl", "create", "namespace", "shop")
+    try:
+        install("--set", "rbac.onlyNamespace=shop", "--wait", "--timeout", "60s")
+        controller = "--as=system:serviceaccount:serin-system:serin-controller"
+
+        def may(*what: str) -> bool:
+            return run("kubectl", "auth", "can-i", *what, controller, check=False).strip() == "yes"
+
+        for verb, what in (("patch", "canaries.serin.dev"), ("create", "deployments.apps"), ("list", "pods")):
+            assert may(verb, what, "-n", "shop")
+            assert not may(verb, what, "-n", "default")
+            assert not may(verb, what, "-A")
+        eventually(lambda: exists("lease", "serin-controller", "-n", "serin-system"))
+    finally:
+        run("kubectl", "delete", "namespace", "shop", "--wait=false")
+
+
+def test_in_its_own_namespace_a_serin_for_one_namespace_has_no_two_objects_of_one_name() -> None:
+    chart = rendered("--set", "rbac.onlyNamespace=serin-system")
+    names = [(one["kind"], one["metadata"].get("namespace"), one["metadata"]["name"]) for one in chart]
+
+    assert sorted(names, key=str) == sorted(set(names), key=str)
+
+
+def test_the_network_lets_probes_and_scrapes_in_and_nothing_out_to_where_clouds_keep_credentials() -> None:
+    (policy,) = [one for one in rendered() if one["kind"] == "NetworkPolicy"]
+    (errand,) = [one for one in rendered() if one["kind"] == "Job"]
+    open_to = [rule["to"] for rule in policy["spec"]["egress"] if "to" in rule]
+    everywhere = [rule for rule in policy["spec"]["egress"] if "to" not in rule]
+
+    assert [rule["ports"] for rule in policy["spec"]["ingress"]] == [[{"port": 8080}], [{"port": 8081}]]
+    assert [block["ipBlock"]["except"] for to in open_to for block in to] == [["169.254.0.0/16"], ["fe80::/10"]]
+    assert [{port["port"] for port in rule["ports"]} for rule in everywhere] == [{53}]
+    assert (
+        policy["spec"]["podSelector"]["matchLabels"].items() <= errand["spec"]["template"]["metadata"]["labels"].items()
+    )
+
+
+def test_network_rules_of_ones_own_replace_those_of_the_chart() -> None:
+    own = json.dumps([{"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}])
+    (policy,) = [one for one in rendered("--set-json", f"networkPolicy.egress={own}") if one["kind"] == "NetworkPolicy"]
+
+    assert policy["spec"]["egress"] == json.loads(own)
+    assert not [one for one in rendered("--set", "networkPolicy.enabled=false") if one["kind"] == "NetworkPolicy"]
+
+
+def test_what_the_prometheus_operator_and_grafana_read_comes_when_asked_for() -> None:
+    asked = [f"observability.{what}.enabled=true" for what in ("serviceMonitor", "rules", "dashboard")]
+    labels = ("observability.serviceMonitor.labels.release=prom", "observability.rules.labels.release=prom")
+    chart = by_name(rendered("--set", ",".join([*asked, *labels])))
+    plain = by_name(rendered())
+
+    added = chart.keys() - plain.keys()
+    assert added == {
+        "Service/serin-controller-metrics",
+        "ServiceMonitor/serin-controller",
+        "PrometheusRule/serin-controller",
+        "ConfigMap/serin-dashboard",
+    }
+    for name in ("ServiceMonitor/serin-controller", "PrometheusRule/serin-controller"):
+        assert chart[name]["metadata"]["labels"]["release"] == "prom"
+    assert chart["ServiceMonitor/serin-controller"]["spec"]["endpoints"][0]["honorLabels"] is True
+    assert json.loads(chart["ConfigMap/serin-dashboard"]["data"]["serin.json"])["title"] == "Serin"
+
+
+def test_traces_and_debug_are_off_and_go_to_the_process_when_asked_for() -> None:
+    def container(*options: str) -> dict[str, Any]:
+        (deployment,) = [one for one in rendered(*options) if one["kind"] == "Deployment"]
+        return dict(deployment["spec"]["template"]["spec"]["containers"][0])
+
+    plain = container()
+    asked = container("--set", "observability.traces.endpoint=http://collector:4318,observability.debugPort=8899")
+
+    assert not [arg for arg in plain["args"] if "debug" in arg or "traces" in arg]
+    assert {"--traces", "--debug-port=8899"} <= set(asked["args"])
+    assert {"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": "http://collector:4318"} in asked["env"]
+
+
 @pytest.mark.parametrize(
     "setting",
-    ["replica=3", "image.name=x", "metrics.url=prometheus:9090", "replicas=0", "hold.failurePolicy=Fail"],
+    [
+        "replica=3",
+        "image.name=x",
+        "metrics.url=prometheus:9090",
+        "replicas=0",
+        "hold.failurePolicy=Fail",
+        "observability.debugPort=8080",
+        "rbac.onlyNamespace=Shop",
+    ],
 )
 def test_a_value_that_is_unknown_or_cannot_work_is_refused(setting: str) -> None:
     done = subprocess.run(["helm", "template", CHART, "--set", setting], capture_output=True, text=True, check=False)

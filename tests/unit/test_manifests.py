@@ -16,11 +16,14 @@ import yaml
 from pydantic import ValidationError
 
 from controller.model.spec import CanarySpec, DecisionSpec, MetricsSourceSpec, Model, Verb
+from tests.values import render_values
 
 ROOT = Path(__file__).parents[2]
 MANIFESTS = ROOT / "manifests"
 CHART = ROOT / "charts" / "serin"
-COPIED = ("crd", "admission", "rbac")
+COPIED = ("crd", "admission", "rbac", "observability")
+# The kinds of observability belong to operators that not every cluster has.
+APPLIED = ("crd", "admission", "rbac", "deployment")
 SPECS: dict[str, type[Model]] = {"Canary": CanarySpec, "Decision": DecisionSpec, "MetricsSource": MetricsSourceSpec}
 
 
@@ -69,14 +72,14 @@ def test_a_misspelt_field_in_an_example_would_be_seen() -> None:
 
 @pytest.mark.parametrize("folder", COPIED)
 def test_the_chart_holds_the_manifests_as_they_are(folder: str) -> None:
-    ours = {path.name: path.read_text() for path in (MANIFESTS / folder).glob("*.yaml")}
-    copies = {path.name: path.read_text() for path in (CHART / "files" / folder).glob("*.yaml")}
+    ours = {path.name: path.read_text() for path in (MANIFESTS / folder).iterdir()}
+    copies = {path.name: path.read_text() for path in (CHART / "files" / folder).iterdir()}
 
     assert ours
     assert copies == ours, "run: make manifests"
 
 
-@pytest.mark.parametrize("folder", [*COPIED, "deployment"])
+@pytest.mark.parametrize("folder", APPLIED)
 def test_no_manifest_is_forgotten_by_the_kustomization(folder: str) -> None:
     kustomization = yaml.safe_load((MANIFESTS / "kustomization.yaml").read_text())
     named = {name.removeprefix(f"{folder}/") for name in kustomization["resources"] if name.startswith(f"{folder}/")}
@@ -119,16 +122,26 @@ def test_no_role_for_people_writes_a_status_or_a_record(role: str) -> None:
             assert set(rule["verbs"]) <= reading
 
 
-def test_values_and_their_schema_name_the_same_keys() -> None:
+def test_values_and_their_schema_name_the_same_keys_and_each_is_described() -> None:
     values = yaml.safe_load((CHART / "values.yaml").read_text())
     schema = json.loads((CHART / "values.schema.json").read_text())
-
     # Helm itself puts `global` into the values of every chart.
-    assert set(schema["properties"]) - {"global"} == set(values)
-    for key, part in schema["properties"].items():
-        if "properties" in part and key != "resources":
-            assert part["additionalProperties"] is False
-            assert set(part["properties"]) == set(values[key])
+    del schema["properties"]["global"]
+
+    def compare(schema: dict[str, Any], values: dict[str, Any], at: str) -> None:
+        assert set(schema["properties"]) == set(values), at
+        assert schema["additionalProperties"] is False, at
+        for key, part in schema["properties"].items():
+            if "description" in part:
+                continue
+            assert "properties" in part, f"{at}{key}: describe it"
+            compare(part, values[key], f"{at}{key}.")
+
+    compare(schema, values, "")
+
+
+def test_the_document_of_the_values_is_that_of_the_schema() -> None:
+    assert (ROOT / "docs" / "values.md").read_text() == render_values(CHART), "run: make manifests"
 
 
 def test_project_chart_and_manifests_carry_one_version() -> None:

@@ -30,17 +30,18 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{/*
 The objects of one file under files/, which is a copy of manifests/: the same text, but in the release's namespace
 (the service account's user name included) and with the chart's labels.
-Takes: root (the chart's context), path, annotations (put on each object).
+Takes: root (the chart's context), path, annotations and labels (put on each object).
 */}}
 {{- define "serin.objects" -}}
 {{- $root := .root -}}
 {{- $annotations := .annotations | default dict -}}
+{{- $given := .labels | default dict -}}
 {{- $paused := eq (include "serin.hold" $root) "pause" -}}
 {{- $text := $root.Files.Get .path | replace "serin-system" $root.Release.Namespace -}}
 {{- range regexSplit "(?m)^---\\s*$" $text -1 }}
 {{- $object := fromYaml . }}
 {{- if and $object.kind (not (and $paused (hasPrefix "MutatingAdmissionPolicy" $object.kind))) }}
-{{- $labels := merge (include "serin.labels" $root | fromYaml) ($object.metadata.labels | default dict) }}
+{{- $labels := merge (include "serin.labels" $root | fromYaml) (deepCopy $given) ($object.metadata.labels | default dict) }}
 {{- $_ := set $object.metadata "labels" $labels }}
 {{- if $annotations }}
 {{- $_ := set $object.metadata "annotations" (merge (deepCopy $annotations) ($object.metadata.annotations | default dict)) }}
@@ -50,6 +51,12 @@ Takes: root (the chart's context), path, annotations (put on each object).
 {{- with $root.Values.hold.namespaceSelector }}
 {{- $_ := set $object.spec.matchConstraints "namespaceSelector" . }}
 {{- end }}
+{{- end }}
+{{- if and $root.Values.rbac.onlyNamespace (eq $object.kind "ClusterRoleBinding") (has $object.metadata.name (list "serin-controller" "serin-controller-workloads")) }}
+{{- $_ := set $object "kind" "RoleBinding" }}
+{{- $_ := set $object.metadata "namespace" $root.Values.rbac.onlyNamespace }}
+{{- /* Its own name: the release's own namespace has a RoleBinding serin-controller already. */}}
+{{- $_ := set $object.metadata "name" (printf "%s-here" $object.metadata.name) }}
 {{- end }}
 ---
 {{ toYaml $object }}
