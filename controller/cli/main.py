@@ -37,6 +37,12 @@ exit codes:
 
 Only `get` rights are needed; what may not be read is left out.
 """
+ORIGIN_AFTER = """\
+origins, the worst of all commits counts: human < automation < mixed < unknown < ai
+degrees: assisted (a person at each edit), generated (a person committed it), autonomous (an agent did)
+
+Notes under refs/notes/ai are not fetched by a plain clone: git fetch origin 'refs/notes/ai:refs/notes/ai'
+"""
 DECISIONS = {
     "approve": (
         "open the gate out of one step",
@@ -169,8 +175,35 @@ def build_parser() -> argparse.ArgumentParser:
     check = add("check", "validate a Canary file offline and print its plan", "No cluster is asked.", "check:run")
     check.add_argument("file", help="a YAML or JSON file with one or more objects; - for standard input")
 
+    origin = add(
+        "origin",
+        "who or what wrote the commits of a range",
+        "Reads trailers, authors, footers and notes of the commits and names each line that says something. A mark of "
+        "an AI is\nbelieved; the lack of one proves nothing: such a commit is of unknown origin. No cluster is asked.",
+        "origin:run",
+        ORIGIN_AFTER,
+    )
+    _add_range(origin)
+    origin.add_argument("-o", "--output", choices=["json"], default="", help="for programs; names are stable")
+
     add("version", "version of this plugin and of the controller", "", "version:run")
     return parser
+
+
+def _add_range(command: argparse.ArgumentParser) -> None:
+    """Which commits, and what stands beside them."""
+    command.add_argument("range", nargs="?", default="HEAD", metavar="RANGE", help="as of git log: A..B (default HEAD)")
+    command.add_argument("--repo", default=".", metavar="DIR", help="the clone (default: this directory)")
+    command.add_argument(
+        "--unmarked",
+        choices=["unknown", "human"],
+        default="unknown",
+        help="what a commit without any mark counts as; human where the use of AI must be declared",
+    )
+    command.add_argument("--pr-login", default="", metavar="LOGIN", help="who opened the pull request")
+    command.add_argument("--pr-label", action="append", default=[], metavar="LABEL", help="a label of it; repeatable")
+    command.add_argument("--pr-body", default="", metavar="FILE", help="its description")
+    command.add_argument("--branch", default="", metavar="NAME", help="its branch")
 
 
 def _shared_options() -> argparse.ArgumentParser:

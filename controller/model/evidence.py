@@ -7,47 +7,17 @@ record keep them. The one thing to know: an empty `Evidence` is the strictest th
 from __future__ import annotations
 
 from datetime import datetime
-from enum import StrEnum
 from typing import Annotated
 
 from msgspec import Meta
 
+from controller.model.origin import Degree as Degree
+from controller.model.origin import Origin as Origin
+from controller.model.origin import Trust as Trust
 from controller.model.value import Value
 
 Name = Annotated[str, Meta(max_length=256)]
 Link = Annotated[str, Meta(max_length=1024)]
-
-
-class Origin(StrEnum):
-    """Who or what wrote the change, from the most to the least accountable; the worst of all commits counts."""
-
-    HUMAN = "human"
-    AUTOMATION = "automation"
-    MIXED = "mixed"
-    UNKNOWN = "unknown"
-    AI = "ai"
-
-
-class Degree(StrEnum):
-    """How much of it a tool did by itself. Empty where nobody said: then the worst is taken for true."""
-
-    ASSISTED = "assisted"
-    GENERATED = "generated"
-    AUTONOMOUS = "autonomous"
-    UNSAID = ""
-
-
-class Trust(StrEnum):
-    """How well the origin is proven."""
-
-    T0 = "T0"
-    """nothing"""
-    T1 = "T1"
-    """an annotation: any deployer can forge it"""
-    T2 = "T2"
-    """trailers and notes as CI read them, unsigned"""
-    T3 = "T3"
-    """a signed statement bound to the digest that runs"""
 
 
 class Author(Value, frozen=True):

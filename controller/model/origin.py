@@ -1,4 +1,4 @@
-"""Who or what wrote a change, how far it was left alone, and how far that is to be believed.
+"""The words for who or what wrote a change, how far it was left alone, and how well that is proven.
 
 The order of each list is its meaning: combining takes the worst, so evidence can only make a release stricter.
 """
@@ -10,7 +10,7 @@ from enum import StrEnum
 
 
 class Origin(StrEnum):
-    """Who wrote a change; `unknown` is treated as `ai`, and stands before it so that a mark is still the worst."""
+    """Who or what wrote the change, from the most to the least accountable; the worst of all commits counts."""
 
     HUMAN = "human"
     AUTOMATION = "automation"
@@ -20,45 +20,39 @@ class Origin(StrEnum):
 
     @property
     def rank(self) -> int:
-        """Higher is met with stricter guardrails."""
+        """Higher is worse."""
         return _ORIGINS[self]
 
 
 class Degree(StrEnum):
-    """How much of it the AI did alone; `unknown` where no mark says."""
+    """How much of it a tool did by itself. Empty where nobody said: guardrails then take the worst for true."""
 
-    UNKNOWN = "unknown"
     ASSISTED = "assisted"
     GENERATED = "generated"
     AUTONOMOUS = "autonomous"
+    UNSAID = ""
 
     @property
     def rank(self) -> int:
-        """Higher is further from a person."""
+        """Higher was said to be further from a person; 0 where nobody said."""
         return _DEGREES[self]
 
 
 class Trust(StrEnum):
-    """What stands behind a claim of origin."""
+    """How well the origin is proven."""
 
     T0 = "T0"
     """nothing"""
     T1 = "T1"
-    """an annotation, which anyone who deploys can write"""
+    """an annotation: any deployer can forge it"""
     T2 = "T2"
-    """trailers and notes that a build read, unsigned"""
+    """trailers and notes as CI read them, unsigned"""
     T3 = "T3"
-    """a signed attestation bound to the image's digest"""
-
-    @property
-    def rank(self) -> int:
-        """Higher is better evidence."""
-        return _TRUSTS[self]
+    """a signed statement bound to the digest that runs"""
 
 
 _ORIGINS = {member: rank for rank, member in enumerate(Origin)}
-_DEGREES = {member: rank for rank, member in enumerate(Degree)}
-_TRUSTS = {member: rank for rank, member in enumerate(Trust)}
+_DEGREES = {Degree.UNSAID: 0, Degree.ASSISTED: 1, Degree.GENERATED: 2, Degree.AUTONOMOUS: 3}
 
 
 def worst_origin(origins: Iterable[Origin]) -> Origin:
@@ -71,5 +65,5 @@ def worst_origin(origins: Iterable[Origin]) -> Origin:
 
 
 def furthest_degree(degrees: Iterable[Degree]) -> Degree:
-    """The furthest of all of them."""
-    return max(degrees, key=lambda one: one.rank, default=Degree.UNKNOWN)
+    """The furthest of those that were said."""
+    return max(degrees, key=lambda one: one.rank, default=Degree.UNSAID)
