@@ -11,7 +11,7 @@ import os
 import pytest
 from scipy import stats
 
-from tests.statistics.bench import OUTSIDE, Cell, Row, measure
+from tests.statistics.bench import Cell, Row, measure
 from tests.statistics.worlds import HELD_OUT, SELECTION
 
 PROMISE = 0.01
@@ -20,10 +20,6 @@ JOBS = os.cpu_count() or 1
 
 def _kept(row: Row, promise: float = PROMISE) -> bool:
     return bool(stats.binomtest(row.rolled_back, row.n, promise, alternative="greater").pvalue > 0.001)
-
-
-def _one(cell: Cell, rollouts: int) -> Row:
-    return measure([cell], rollouts, JOBS)[0]
 
 
 @pytest.mark.parametrize("world", [*SELECTION, *HELD_OUT])
