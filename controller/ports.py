@@ -192,8 +192,11 @@ class Memory(Protocol):
     async def read_record(self, ref: Ref, attempt: str) -> RecordSeen:
         """What is stored of an attempt."""
 
+    async def read_last_record(self, ref: Ref) -> RecordSeen:
+        """The newest record of a Canary of this name, which may have been deleted since."""
+
     async def store_record(self, ref: Ref, attempt: str, record: dict[str, Any]) -> None:
-        """Create the ReleaseRecord, or bring it up to `record`; refused once sealed."""
+        """Create the ReleaseRecord, or let it grow up to `record` and seal it once that has an outcome."""
 
     def tell(self, ref: Ref, reason: str, message: str, *, warning: bool) -> None:
         """An Event about this Canary. Never raises, never waits."""

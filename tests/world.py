@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from controller.errors import ApiUnavailable, Conflict, Fenced
+from controller.model.chain import Link, grown, verify_chain
 from controller.model.spec import CanarySpec, Metric, Verb
 from controller.model.status import ACTIVE, Outcome, Phase, Status, parse_status, render_status
 from controller.model.world import CanaryPods, DecisionSeen, Pins, RecordSeen, Target, Weight
@@ -26,7 +27,10 @@ RPS = 200.0
 READY_AFTER = 3.0
 ROLL_TAKES = 6.0
 PROGRAMMED_AFTER = 0.3
-SET_ONCE = ("canary", "attempt", "startedAt", "templateHash", "stableHash", "images", "stableImages", "origin")
+SET_ONCE = (
+    *("canary", "attempt", "number", "previous", "startedAt", "templateHash", "stableHash", "images", "stableImages"),
+    *("origin", "evidence", "planDigest"),
+)
 PATIENCE = 10.0
 """seconds in which a weight above what is authorised must have been lowered, crashes included"""
 
@@ -196,6 +200,13 @@ class World:
             raise OracleBroken(f"O8: {what} by term {term} accepted after term {leader}")
         self.writes.append((self.now, what, term))
 
+    def broken_chain(self) -> list[str]:
+        """What an auditor would find in the records; nothing, whatever happened to the controller."""
+        links = [Link(f"checkout-{attempt}", record) for attempt, record in self.records.items()]
+        head = self.remembered.head
+        found = verify_chain("checkout", links, last=head.number, head=head.hash)
+        return [f"{one.record} {one.finding}" for one in found]
+
     @property
     def remembered(self) -> Status:
         return parse_status(self.status)
@@ -296,22 +307,28 @@ class Hands:
         found = self.world.records.get(attempt)
         if found is None:
             return RecordSeen()
-        return RecordSeen(True, len(found["steps"]), found.get("outcome", ""))
+        return RecordSeen(
+            True, len(found.get("steps", ())), found.get("outcome", ""), found.get("number", 0), found.get("hash", "")
+        )
+
+    async def read_last_record(self, ref: Ref) -> RecordSeen:
+        seen = [await self.read_record(ref, attempt) for attempt in self.world.records]
+        return max(seen, key=lambda one: one.number, default=RecordSeen())
 
     async def store_record(self, ref: Ref, attempt: str, record: dict[str, Any]) -> None:
         world = self.world
 
         def change() -> None:
-            before = world.records.get(attempt)
-            if before is not None and before.get("outcome") and before != record:
-                raise Conflict("the admission policy: a sealed record never changes")
-            if before is not None and any(record[name] != before[name] for name in SET_ONCE):
+            before = world.records.get(attempt, {})
+            wanted = grown(before, record)
+            if any(wanted.get(name) != before[name] for name in SET_ONCE if name in before):
                 raise OracleBroken(f"the admission policy would refuse {record} after {before}")
-            if before is not None and len(record["steps"]) < len(before["steps"]):
-                raise Conflict("the admission policy: lists only grow")
-            if before is not None and record["steps"][: len(before["steps"])] != before["steps"]:
+            if any(record.get(name) != before[name] for name in SET_ONCE if name in before):
+                raise OracleBroken(f"O7: what record {attempt} said changed: {record} after {before}")
+            steps = before.get("steps", [])
+            if wanted.get("steps", [])[: len(steps)] != steps:
                 raise OracleBroken(f"O7: steps of record {attempt} changed")
-            world.records[attempt] = record
+            world.records[attempt] = wanted
 
         world.write(f"record {record.get('outcome', '')}", self.term, change)
 

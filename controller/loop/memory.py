@@ -11,14 +11,16 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
+import structlog
 from pydantic import ValidationError
 
-from controller.errors import AlreadyExists, NotFound, Refused
+from controller.errors import AlreadyExists, Conflict, NotFound, Refused
 from controller.kube.events import EventRecorder
 from controller.kube.informer import Informer
 from controller.kube.objects import Object, Reference
 from controller.kube.resources import Resource
 from controller.kube.transport import Api
+from controller.model.chain import grown
 from controller.model.spec import API_VERSION, GROUP, VERSION, CanarySpec, Verb, parse_canary_spec
 from controller.model.status import Status, parse_status
 from controller.model.status import render_status as rendered
@@ -31,6 +33,10 @@ DECISIONS = Resource(GROUP, VERSION, "decisions", "Decision")
 RECORDS = Resource(GROUP, VERSION, "releaserecords", "ReleaseRecord")
 SOURCES = Resource(GROUP, VERSION, "metricssources", "MetricsSource", namespaced=False)
 FINALIZER = "serin.dev/release"
+OF_CANARY = "serin.dev/canary"
+"""label of a record: the Canary it speaks of"""
+
+log = structlog.get_logger()
 
 
 class CanaryObject(Object, frozen=True, kw_only=True):
@@ -57,18 +63,10 @@ class DecisionObject(Object, frozen=True, kw_only=True):
     spec: SaidSpec
 
 
-class RecordSpec(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
-    """Of a ReleaseRecord, what the loop asks about."""
-
-    canary_uid: str = ""
-    steps: list[msgspec.Raw] = []
-    outcome: str = ""
-
-
 class RecordObject(Object, frozen=True, kw_only=True):
     """A ReleaseRecord as it comes over the wire."""
 
-    spec: RecordSpec = RecordSpec()
+    spec: dict[str, Any] = {}
 
 
 class KubeMemory:
@@ -168,37 +166,44 @@ class KubeMemory:
         found = await self._api.find(RECORDS, ref.namespace, name, RecordObject)
         if found is None:
             return RecordSeen()
-        seen = RecordSeen(exists=True, steps=len(found.spec.steps), outcome=found.spec.outcome)
+        seen = _record_seen(found.spec)
         self._stored[ref.namespace, name] = seen
         return seen
 
+    async def read_last_record(self, ref: Ref) -> RecordSeen:
+        listing = await self._api.list(RECORDS, ref.namespace, RecordObject, label_selector=f"{OF_CANARY}={ref.name}")
+        seen = [_record_seen(one.spec) for one in listing.items]
+        return max(seen, key=lambda one: one.number, default=RecordSeen())
+
     async def store_record(self, ref: Ref, attempt: str, record: dict[str, Any]) -> None:
         name = record_name(ref.name, attempt)
-        body = {
-            "apiVersion": API_VERSION,
-            "kind": "ReleaseRecord",
-            "metadata": {"name": name, "namespace": ref.namespace, "labels": {"serin.dev/canary": ref.name}},
-            "spec": record,
-        }
-        known = self._stored.get((ref.namespace, name))
+        found = await self._api.find(RECORDS, ref.namespace, name, RecordObject)
+        stored = {} if found is None else found.spec
+        wanted = grown(stored, record)
         try:
-            if known is None or not known.exists:
+            if found is None:
+                labels = {OF_CANARY: ref.name}
+                body = {
+                    "apiVersion": API_VERSION,
+                    "kind": "ReleaseRecord",
+                    "metadata": {"name": name, "namespace": ref.namespace, "labels": labels},
+                    "spec": wanted,
+                }
                 await self._api.create(RECORDS, ref.namespace, body)
-            else:
-                await self._api.merge_patch(RECORDS, ref.namespace, name, {"spec": record})
-        except AlreadyExists:
-            await self._api.merge_patch(RECORDS, ref.namespace, name, {"spec": record})
-        except NotFound:
-            self._stored.pop((ref.namespace, name), None)
-            raise
+            elif wanted != stored:
+                patch = {"metadata": {"resourceVersion": found.metadata.resource_version}, "spec": wanted}
+                await self._api.merge_patch(RECORDS, ref.namespace, name, patch)
+        except AlreadyExists as error:
+            raise Conflict(str(error)) from error
         except Refused as error:
-            if known is None or not record.get("outcome"):
+            if found is None or not record.get("outcome"):
                 raise
             # What is stored stays as it is; a record that cannot be sealed must not stand before the next release.
             self.tell(ref, "RecordRefused", str(error), warning=True)
-        outcome = record.get("outcome", "")
-        self._stored[ref.namespace, name] = RecordSeen(exists=True, steps=len(record["steps"]), outcome=outcome)
-        if outcome:
+            wanted = stored | {"outcome": record["outcome"]}
+        self._stored[ref.namespace, name] = seen = _record_seen(wanted)
+        if seen.hash:
+            log.info("record_sealed", rollout=ref.key, record=name, number=seen.number, hash=seen.hash)
             self._forget_old(ref.namespace, name)
 
     def _forget_old(self, namespace: str, kept: str) -> None:
@@ -223,3 +228,14 @@ def _parsed(spec: dict[str, Any]) -> tuple[CanarySpec | None, tuple[str, ...]]:
         return parse_canary_spec({name: spec[name] for name in ("targetRef", "traffic")}), problems
     except (KeyError, ValidationError):
         return None, problems
+
+
+def _record_seen(spec: dict[str, Any]) -> RecordSeen:
+    """Of a record, what the loop asks about."""
+    return RecordSeen(
+        exists=True,
+        steps=len(spec.get("steps") or ()),
+        outcome=str(spec.get("outcome") or ""),
+        number=int(spec.get("number") or 0),
+        hash=str(spec.get("hash") or ""),
+    )

@@ -54,6 +54,8 @@ async def observe(seen: CanarySeen, world: World, now: datetime) -> Observed:
         world.memory.read_decisions(ref),
         _read_record(seen, world),
     )
+    if status.attempt is None and _is_about_to_begin(status, target):
+        record = await world.memory.read_last_record(ref)
     pins, problems, proven, verdict = Pins(), seen.problems, None, Verdict()
     if target is not None:
         pins = await world.workload.read_pins(ref, spec, target, stable_hash)
@@ -115,6 +117,13 @@ async def _read_record(seen: CanarySeen, world: World) -> RecordSeen:
     if seen.status.attempt is None:
         return RecordSeen()
     return await world.memory.read_record(seen.ref, seen.status.attempt.id)
+
+
+def _is_about_to_begin(status: Status, target: Target | None) -> bool:
+    """Something will be recorded next: a candidate, or a release that nobody judged."""
+    if target is None:
+        return False
+    return bool(status.unjudged) or (status.stable is not None and target.template_hash != status.stable.template_hash)
 
 
 async def _problems(seen: CanarySeen, spec: CanarySpec, world: World, pins: Pins, weight: Weight) -> tuple[str, ...]:

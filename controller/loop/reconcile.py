@@ -85,6 +85,10 @@ def _tell(key: str, phase: Phase, decision: Decision, world: World, seen: Canary
         reason=decision.reason,
         message=decision.message,
     )
-    if isinstance(decision, Become) and decision.reason not in QUIET:
+    no_news = isinstance(decision, Become) and (decision.reason, decision.message) == (
+        seen.status.reason,
+        seen.status.message,
+    )
+    if isinstance(decision, Become) and decision.reason not in QUIET and not no_news:
         warning = decision.status.phase in {Phase.ROLLING_BACK, Phase.ROLLED_BACK, Phase.RETREATED}
         world.memory.tell(seen.ref, decision.reason, decision.message, warning=warning)

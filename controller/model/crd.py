@@ -21,6 +21,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import core_schema
 
 from controller.model.durations import render_duration
+from controller.model.record import ReleaseRecordSpec
 from controller.model.spec import (
     GROUP,
     VERSION,
@@ -28,7 +29,6 @@ from controller.model.spec import (
     DecisionSpec,
     MetricsSourceSpec,
     Model,
-    ReleaseRecordSpec,
 )
 from controller.model.status import Status
 
@@ -91,7 +91,7 @@ class Kind:
     name: str
     plural: str
     short: tuple[str, ...]
-    spec: type[Model]
+    spec: type[Model] | type[msgspec.Struct]
     description: str
     columns: tuple[Column, ...]
     status: type[msgspec.Struct] | None = None
@@ -141,6 +141,7 @@ KINDS = (
         description="What happened in one rollout, kept when the Canary goes.",
         columns=(
             Column("Canary", ".spec.canary"),
+            Column("Number", ".spec.number", "integer", "its place in the chain of this Canary's records"),
             Column("Origin", ".spec.origin.treated"),
             Column("Outcome", ".spec.outcome"),
             Column("Relief", ".spec.secondsToRelief", "number", "seconds from the first bad sample to weight 0"),
@@ -246,8 +247,11 @@ def _object(node: Schema, definitions: Mapping[str, Schema], *, defaults: bool) 
     return {"x-kubernetes-preserve-unknown-fields": True}
 
 
-def spec_schema(model: type[Model]) -> Schema:
-    """The structural schema of what people write, with its defaults."""
+def spec_schema(model: type[Model] | type[msgspec.Struct]) -> Schema:
+    """The structural schema of what people write, with its defaults; of what the controller writes, without."""
+    if issubclass(model, msgspec.Struct):
+        (reference,), definitions = msgspec.json.schema_components([model])
+        return structural(reference, definitions, defaults=False)
     schema = model.model_json_schema(by_alias=True, schema_generator=_Generator)
     return structural(schema, schema.get("$defs", {}), defaults=True)
 

@@ -1,4 +1,4 @@
-"""What people write: Canary, Decision, MetricsSource; and the ReleaseRecord the controller writes.
+"""What people write: Canary, Decision, MetricsSource. What the controller writes is in `status.py` and `record.py`.
 
 These models are the schema: `crd.py` generates `manifests/crd` from them, and a test fails on drift.
 Every string, list and number is bounded, so that no object can grow beyond what the API server
@@ -7,7 +7,7 @@ and the loop can carry. Unknown fields are an error.
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
@@ -336,68 +336,6 @@ class MetricsSourceSpec(Model):
     )
     timeout: Annotated[timedelta, *duration, within("1s", "30s"), duration_schema("1s", "30s")] = timedelta(seconds=5)
     templates: Annotated[dict[Word, Template], Field(max_length=20)] = Field(default_factory=dict)
-
-
-class StepTaken(Model):
-    """One step of a rollout as it happened."""
-
-    step: Annotated[int, Field(ge=1, le=20)]
-    weight: Annotated[float, Field(ge=0, le=100)]
-    at: datetime
-
-
-class Judgement(Model):
-    """A deciding verdict, with its numbers."""
-
-    at: datetime
-    verdict: Annotated[str, Field(max_length=20)]
-    reason: Annotated[str, Field(max_length=63)]
-    metric: Annotated[str, Field(max_length=63)] = ""
-    message: Annotated[str, Field(max_length=1024)] = ""
-    numbers: Annotated[dict[str, float], Field(max_length=30)] = Field(default_factory=dict)
-
-
-class Said(Model):
-    """A person's decision as it was taken."""
-
-    at: datetime
-    decision: Verb
-    by: Annotated[str, Field(max_length=256)]
-    reason: Annotated[str, Field(max_length=1024)]
-    answer: Annotated[str, Field(max_length=1024)] = ""
-
-
-class OriginRecord(Model):
-    """Who or what wrote the change: what is claimed, how well it is proven, and how it is treated."""
-
-    claimed: Annotated[str, Field(max_length=20)] = "unknown"
-    treated: Literal["human", "automation", "mixed", "unknown", "ai"] = "unknown"
-    trust: Literal["T0", "T1", "T2", "T3"] = "T0"
-
-
-class ReleaseRecordSpec(Model):
-    """What happened in one rollout. Set fields never change, lists only grow, an outcome seals it."""
-
-    canary: Name
-    canary_uid: Annotated[str, Field(max_length=64)]
-    attempt: Annotated[str, Field(min_length=1, max_length=63)]
-    started_at: datetime
-    template_hash: Annotated[str, Field(max_length=64)]
-    stable_hash: Annotated[str, Field(max_length=64)] = ""
-    images: Annotated[tuple[Annotated[str, Field(max_length=512)], ...], Field(max_length=40)] = ()
-    stable_images: Annotated[tuple[Annotated[str, Field(max_length=512)], ...], Field(max_length=40)] = ()
-    origin: OriginRecord = Field(default_factory=OriginRecord)
-    plan_digest: Annotated[str, Field(max_length=128)] = ""
-    steps: Annotated[tuple[StepTaken, ...], Field(max_length=100)] = ()
-    verdicts: Annotated[tuple[Judgement, ...], Field(max_length=40)] = ()
-    retreats: Annotated[tuple[Judgement, ...], Field(max_length=20)] = ()
-    decisions: Annotated[tuple[Said, ...], Field(max_length=40)] = ()
-    outcome: Annotated[str, Field(max_length=40)] | None = None
-    message: Annotated[str, Field(max_length=1024)] | None = None
-    finished_at: datetime | None = None
-    seconds_to_relief: Annotated[float, Field(ge=0)] | None = None
-    canary_requests: Annotated[int, Field(ge=0)] | None = None
-    canary_errors: Annotated[int, Field(ge=0)] | None = None
 
 
 def parse_canary_spec(body: dict[str, Any]) -> CanarySpec:

@@ -82,6 +82,13 @@ class Stable(Value, frozen=True):
     """`Kind/name` of the ConfigMaps, Secrets and volume claims its pods stand on: admission guards these"""
 
 
+class Head(Value, frozen=True):
+    """The newest sealed record of this Canary: the next one names it, and its absence is seen."""
+
+    number: Count = 0
+    hash: Annotated[str, Meta(max_length=128)] = ""
+
+
 class PlanStep(Value, frozen=True):
     """One step of the plan as it was when the attempt began."""
 
@@ -122,6 +129,8 @@ class Answered(Value, frozen=True):
     step: Count = 0
     attempt: Short = ""
     reason: Text = ""
+    expires_at: datetime | None = None
+    """from then on it stands for nothing"""
 
 
 class Attempt(Value, frozen=True):
@@ -132,6 +141,10 @@ class Attempt(Value, frozen=True):
     started_at: datetime
     plan: Annotated[tuple[PlanStep, ...], Meta(max_length=20)]
     plan_digest: Annotated[str, Meta(max_length=128)] = ""
+    number: Count = 0
+    """its record's place in the chain of this Canary's records, from 1"""
+    previous: Annotated[str, Meta(max_length=128)] = ""
+    """hash of the record before it"""
     claimed_origin: Annotated[str, Meta(max_length=20)] = ""
     origin: Origin = Origin.UNKNOWN
     """as it is treated"""
@@ -227,6 +240,7 @@ class Status(Value, frozen=True):
     """template hash whose return needs no judgement, because it was released before"""
     stable: Stable | None = None
     attempt: Attempt | None = None
+    head: Head = Head()
     rejected: Short = ""
     """template hash of the last revision that was rolled back; it is not tried again without a Retry"""
     decisions: Annotated[tuple[Answered, ...], Meta(max_length=20)] = ()

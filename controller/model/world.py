@@ -132,11 +132,14 @@ class Verdict:
 
 @dataclass(frozen=True)
 class RecordSeen:
-    """The ReleaseRecord of the present attempt as it is stored."""
+    """The ReleaseRecord of the present attempt as it is stored; before the first attempt, the newest one there is."""
 
     exists: bool = False
     steps: int = 0
     outcome: str = ""
+    number: int = 0
+    hash: str = ""
+    """empty while it is not sealed"""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from controller.errors import NeedsUser
 from controller.model.evidence import Origin, Trust
 from controller.model.spec import CanarySpec, Verb
-from controller.model.status import ACTIVE, Attempt, Judged, Outcome, Phase, PlanStep, Stable, Status, StepSeen
+from controller.model.status import ACTIVE, Attempt, Head, Judged, Outcome, Phase, PlanStep, Stable, Status, StepSeen
 from controller.model.uses import uses
 from controller.model.world import DecisionSeen, Observed, Target, Weight
 from controller.rollout.answers import answer, approved, get_out
@@ -137,8 +137,8 @@ def _while_pending(seen: Observed, now: datetime) -> Decision:
 def _while_idle(seen: Observed, now: datetime) -> Decision:
     """Keep edits held; a held edit is a candidate and begins an attempt."""
     status, target, stable = seen.status, seen.target, seen.status.stable
-    if status.attempt and status.attempt.outcome and not seen.record.outcome:
-        return Do(StoreRecord(), "Recording")
+    if (first := _unrecorded(seen)) is not None:
+        return first
     if (again := _lost_target(seen)) is not None:
         return again
     assert target is not None
@@ -188,8 +188,8 @@ def _while_idle(seen: Observed, now: datetime) -> Decision:
 def _while_rolled_back(seen: Observed, now: datetime) -> Decision:
     """At rest: the rejected template stays held until it is edited, set back or retried."""
     status, target, stable = seen.status, seen.target, seen.status.stable
-    if status.attempt and status.attempt.outcome and not seen.record.outcome:
-        return Do(StoreRecord(), "Recording")
+    if (first := _unrecorded(seen)) is not None:
+        return first
     if (again := _lost_target(seen)) is not None:
         return again
     assert target is not None
@@ -480,7 +480,9 @@ def _while_finishing(seen: Observed, now: datetime) -> Decision:
     if target is None or not target.settled_hash:
         return Wait("WaitingForStable", "one revision must have all pods, updated and available", now + SOON)
     return Become(
-        status.but(phase=Phase.IDLE, stable=_stable(target), holding=False, rejected="", edits_held=False),
+        status.but(
+            phase=Phase.IDLE, stable=_stable(target), holding=False, rejected="", edits_held=False, head=_head(seen)
+        ),
         "Promoted",
         _how_it_ended(status),
     )
@@ -587,6 +589,37 @@ def _left_behind(seen: Observed, now: datetime) -> Decision | None:
     return None
 
 
+def _unrecorded(seen: Observed) -> Decision | None:
+    """At rest: what happened is recorded and remembered as the head of the chain before anything new begins."""
+    status, attempt = seen.status, seen.status.attempt
+    if attempt is None or attempt.outcome is None:
+        return None
+    if not seen.record.outcome:
+        return Do(StoreRecord(), "Recording")
+    if status.head.number < attempt.number:
+        return Become(status.but(head=_head(seen)), status.reason or "Recorded", status.message)
+    return None
+
+
+def _head(seen: Observed) -> Head:
+    """The record of the attempt that has ended. One that could not be sealed keeps its place, and has no hash."""
+    status, attempt = seen.status, seen.status.attempt
+    assert attempt is not None
+    return Head(max(attempt.number, status.head.number), seen.record.hash or status.head.hash)
+
+
+def _place(seen: Observed) -> Head:
+    """The record that the next one follows; a Canary made again goes on with the chain of its name."""
+    status = seen.status
+    return Head(seen.record.number, seen.record.hash) if status.attempt is None else status.head
+
+
+def _attempt_id(seen: Observed, now: datetime) -> str:
+    """The second it began in; with its number in the chain, where another began in the same one."""
+    name, before = now.strftime("%Y%m%d-%H%M%S"), seen.status.attempt
+    return f"{name}-{_place(seen).number + 1}" if before is not None and before.id.startswith(name) else name
+
+
 def _lost_target(seen: Observed) -> Decision | None:
     """At rest: the target is missing, or is another object under the same name."""
     status, target, stable = seen.status, seen.target, seen.status.stable
@@ -617,8 +650,11 @@ def _begin(seen: Observed, target: Target, now: datetime) -> Become:
         PlanStep(weight=step.weight, bake=step.bake.total_seconds(), approval=step.approval is not None)
         for step in seen.spec.steps
     )
+    place = _place(seen)
     attempt = Attempt(
-        id=now.strftime("%Y%m%d-%H%M%S"),
+        id=_attempt_id(seen, now),
+        number=place.number + 1,
+        previous=place.hash,
         template_hash=target.template_hash,
         started_at=now,
         entered_at=now,
@@ -644,8 +680,11 @@ def _begin(seen: Observed, target: Target, now: datetime) -> Become:
 
 def _unjudged(target: Target, seen: Observed, why: str, now: datetime) -> Attempt:
     """What to record of a revision that went out without a comparison."""
+    place = _place(seen)
     return Attempt(
-        id=now.strftime("%Y%m%d-%H%M%S"),
+        id=_attempt_id(seen, now),
+        number=place.number + 1,
+        previous=place.hash,
         template_hash=target.settled_template_hash,
         started_at=now,
         sealed_at=now,

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import msgspec
 
-from controller.model.status import Attempt, Judged, Status
+from controller.model.evidence import Evidence
+from controller.model.record import OriginSeen, ReleaseRecordSpec, Said
+from controller.model.redact import redact_all
+from controller.model.status import Answered, Attempt, Judged, Status
 
 
 def record_name(canary: str, attempt: str) -> str:
@@ -19,69 +23,68 @@ def record_name(canary: str, attempt: str) -> str:
 
 
 def render_record(canary: str, uid: str, status: Status) -> dict[str, Any]:
-    """The spec of the record. The outcome appears once the attempt is sealed, and with it the totals.
+    """The spec of the record, without secrets. The outcome appears once the attempt is sealed, with it the totals.
 
     Raises: ValueError: there is no attempt to record.
     """
     attempt = status.attempt
     if attempt is None:
         raise ValueError("no attempt to record")
-    body: dict[str, Any] = {
-        "canary": canary,
-        "canaryUid": uid,
-        "attempt": attempt.id,
-        "startedAt": attempt.started_at,
-        "templateHash": attempt.template_hash,
-        "stableHash": attempt.from_hash,
-        "images": list(attempt.images),
-        "stableImages": list(attempt.from_images),
-        "origin": {
-            "claimed": attempt.claimed_origin or "unknown",
-            "treated": attempt.origin,
-            "trust": attempt.trust,
-        },
-        "planDigest": attempt.plan_digest,
-        "steps": [{"step": seen.step, "weight": seen.weight, "at": seen.at} for seen in attempt.steps_seen],
-        "verdicts": [_judgement(one) for one in attempt.verdicts],
-        "retreats": [_judgement(one) for one in attempt.retreats],
-        "decisions": [
-            {
-                "at": said.at,
-                "decision": said.decision,
-                "by": said.by,
-                "reason": said.reason or "-",
-                "answer": said.answer,
-            }
-            for said in status.decisions
-            if said.taken and said.attempt == attempt.id
-        ],
-    }
-    if attempt.sealed_at is not None and attempt.outcome is not None:
-        body |= _seal(attempt)
-    rendered = msgspec.to_builtins(body)
+    said = tuple(_said(entry) for entry in status.decisions if entry.attempt == attempt.id)
+    record = ReleaseRecordSpec(
+        canary=canary,
+        canary_uid=uid,
+        attempt=attempt.id,
+        started_at=attempt.started_at,
+        template_hash=attempt.template_hash,
+        number=attempt.number,
+        previous=attempt.previous,
+        stable_hash=attempt.from_hash,
+        images=attempt.images,
+        stable_images=attempt.from_images,
+        origin=OriginSeen(claimed=attempt.claimed_origin, treated=str(attempt.origin), trust=str(attempt.trust)),
+        evidence=None if attempt.evidence == Evidence() else attempt.evidence,
+        plan_digest=attempt.plan_digest,
+        steps=attempt.steps_seen,
+        verdicts=tuple(map(_finite, attempt.verdicts)),
+        retreats=tuple(map(_finite, attempt.retreats)),
+        decisions=said,
+    )
+    rendered = redact_all(msgspec.to_builtins(_sealed(record, attempt)))
     assert isinstance(rendered, dict)
     return rendered
 
 
-def _seal(attempt: Attempt) -> dict[str, Any]:
-    sealed: dict[str, Any] = {
-        "outcome": attempt.outcome,
-        "message": attempt.outcome_message,
-        "finishedAt": attempt.sealed_at,
-        "canaryRequests": attempt.canary_requests,
-        "canaryErrors": attempt.canary_errors,
-    }
-    if attempt.seconds_to_relief is not None:
-        sealed["secondsToRelief"] = round(attempt.seconds_to_relief, 3)
-    return sealed
+def _sealed(record: ReleaseRecordSpec, attempt: Attempt) -> ReleaseRecordSpec:
+    if attempt.sealed_at is None or attempt.outcome is None:
+        return record
+    relief = attempt.seconds_to_relief
+    return msgspec.structs.replace(
+        record,
+        outcome=attempt.outcome.value,
+        message=attempt.outcome_message or None,
+        finished_at=attempt.sealed_at,
+        first_bad_at=attempt.first_bad_at,
+        seconds_to_relief=None if relief is None else round(relief, 3),
+        canary_requests=attempt.canary_requests,
+        canary_errors=attempt.canary_errors,
+    )
 
 
-def _judgement(judged: Judged) -> dict[str, Any]:
-    return {
-        "at": judged.at,
-        "verdict": judged.verdict,
-        "reason": judged.reason,
-        "metric": judged.metric,
-        "message": judged.message,
-        "numbers": judged.numbers,
-    }
+def _said(entry: Answered) -> Said:
+    return Said(
+        at=entry.at,
+        decision=entry.decision,
+        by=entry.by,
+        answer=entry.answer,
+        taken=entry.taken,
+        step=entry.step,
+        reason=entry.reason,
+        expires_at=entry.expires_at,
+    )
+
+
+def _finite(judged: Judged) -> Judged:
+    """JSON has no word for infinity, and a record that cannot be written would stand before the next release."""
+    finite = {name: number for name, number in judged.numbers.items() if math.isfinite(number)}
+    return msgspec.structs.replace(judged, numbers=finite)

@@ -229,6 +229,11 @@ class _Now(Collector):
                 "Unix time since when a rollout waits for a person, by what it waits for.",
                 labels=[*which, "on"],
             ),
+            GaugeMetricFamily(
+                "serin_record_head",
+                "Number of the newest sealed release record; the label is its hash, which proves all before it.",
+                labels=[*which, "hash"],
+            ),
         ]
         return {one.name: one for one in made}
 
@@ -246,6 +251,9 @@ def _count(canary: Shown, found: dict[str, GaugeMetricFamily]) -> str:
     info = [*which, phase, str(status.get("reason") or ""), str(attempt.get("origin") or "")]
     found["serin_canary_info"].add_metric(info, 1.0)
     found["serin_canary_edits_held"].add_metric(which, float(status.get("editsHeld") is True))
+    head = status.get("head") or {}
+    if head.get("number"):
+        found["serin_record_head"].add_metric([*which, str(head.get("hash") or "")], float(head["number"]))
     if phase in ACTIVE:
         found["serin_canary_weight_percent"].add_metric(which, float(status.get("weight") or 0.0))
         for condition in status.get("conditions") or ():

@@ -149,6 +149,7 @@ def test_a_good_revision_is_promoted_through_any_misfortune(seed: int) -> None:
     assert (world.target.running, world.route.present, world.pinned) == ("v2", False, "")
     assert world.target.paused is world.rests_paused
     assert [record.get("outcome") for record in world.records.values()] == ["Promoted"]
+    assert world.broken_chain() == []
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -167,6 +168,7 @@ def test_a_bad_revision_never_stays_and_the_next_good_one_is_released(seed: int)
     world.edit("v3")
     settle(life)
     assert (world.target.running, world.remembered.phase) == ("v3", Phase.IDLE)
+    assert world.broken_chain() == []
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -192,6 +194,7 @@ def test_people_and_tools_do_what_they_like_and_every_oracle_holds(seed: int) ->
     assert status.phase in {Phase.IDLE, Phase.ROLLED_BACK}, (status.phase, status.reason, status.message)
     assert not world.route.present
     assert all(record.get("outcome") for record in world.records.values())
+    assert world.broken_chain() == []
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -210,6 +213,7 @@ def test_a_deleted_canary_leaves_nothing_behind(seed: int) -> None:
     assert (world.route.present, world.fleet.attempt, world.pinned, world.target.paused) == (False, "", "", False)
     promoted = any(record.get("outcome") == Outcome.PROMOTED for record in world.records.values())
     assert world.target.running == ("v2" if promoted else "v1")
+    assert world.broken_chain() == []
 
 
 def test_a_raise_that_arrives_after_an_abort_is_refused() -> None:

@@ -44,6 +44,7 @@ def everything() -> Metrics:
         "reason": "AwaitingApproval",
         "weight": 10,
         "attempt": {"origin": "ai"},
+        "head": {"number": 7, "hash": "sha256:abc"},
         "conditions": [{"type": "AwaitingApproval", "status": "True", "lastTransitionTime": "2026-03-01T12:00:00Z"}],
     }
     metrics = Metrics(
