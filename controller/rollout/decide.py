@@ -474,9 +474,6 @@ def _while_finishing(seen: Observed, now: datetime) -> Decision:
             return off
         case _ if (out := _taken_down(seen, now)) is not None:
             return out
-        # While the stable revision is still the one the record was begun with: set fields never change.
-        case _ if not seen.record.outcome:
-            return Do(StoreRecord(), "Recording")
     if target is None or not target.settled_hash:
         return Wait("WaitingForStable", "one revision must have all pods, updated and available", now + SOON)
     return Become(

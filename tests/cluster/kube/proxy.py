@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,25 +18,47 @@ from kubernetes.aio.client import Configuration
 
 from controller.kube.credentials import Credentials, credentials_from
 
-_HOP_HEADERS = {"host", "content-length", "transfer-encoding", "connection", "content-encoding"}
+_HOP_HEADERS = {"host", "content-length", "transfer-encoding", "connection", "content-encoding", "accept-encoding"}
+
+
+Hook = Callable[[web.Request], Awaitable[None]]
 
 
 @dataclass
 class Fault:
-    """What happens to the next `times` requests with this method and this text in their address."""
+    """What happens to `times` requests with this method and this text in their address, after `skip` were let pass."""
 
     method: str = ""
     path: str = ""
+    writes: bool = False
+    """only what is to change something: dry runs, leases and Events left out"""
+    skip: int = 0
     times: int = 1_000_000
     status: int | None = None
+    message: str = "injected"
     retry_after: float | None = None
     delay: float = 0.0
     hang: bool = False
     cut_reply: bool = False
+    before: Hook | None = None
+    """awaited when the request has come, before it goes on"""
+    after: Hook | None = None
+    """awaited when the API server has answered, before the client hears of it"""
+    seen: int = 0
     hits: int = 0
 
     def meets(self, request: web.Request) -> bool:
-        return self.hits < self.times and self.method in ("", request.method) and self.path in request.path_qs
+        if self.method not in ("", request.method) or self.path not in request.path_qs:
+            return False
+        if self.writes and not is_write(request.method, request.path_qs):
+            return False
+        self.seen += 1
+        return self.seen > self.skip and self.hits < self.times
+
+
+def is_write(method: str, path: str) -> bool:
+    """A request that changes what the product works on."""
+    return method != "GET" and not any(word in path for word in ("/leases", "/events", "dryRun="))
 
 
 @dataclass
@@ -47,6 +69,8 @@ class Proxy:
     requests: list[tuple[str, str, float]] = field(default_factory=list)
     streams: set[web.StreamResponse] = field(default_factory=set)
     flowing: asyncio.Event = field(default_factory=asyncio.Event)
+    lost: list[Callable[[dict[str, Any]], bool]] = field(default_factory=list)
+    """each of these takes one event out of a stream: the first that it agrees to"""
     session: aiohttp.ClientSession | None = None
 
     @property
@@ -61,10 +85,21 @@ class Proxy:
         """No more faults."""
         self.faults.clear()
 
+    def lose(self, which: Callable[[dict[str, Any]], bool]) -> None:
+        """The next such event of any watch never arrives."""
+        self.lost.append(which)
+
     def freeze(self) -> None:
         """Open streams stay open and say nothing more, as a half-open connection does. New ones work."""
         self.flowing.clear()
         self.flowing = asyncio.Event()
+        self.flowing.set()
+
+    def hold_back(self) -> None:
+        """Every stream, new ones too, keeps what it has to say until `let_go`."""
+        self.flowing.clear()
+
+    def let_go(self) -> None:
         self.flowing.set()
 
     async def say(self, code: int, reason: str, **details: Any) -> None:
@@ -95,21 +130,25 @@ class Proxy:
             if fault.hang:
                 await asyncio.sleep(3600)
             await asyncio.sleep(fault.delay)
+            if fault.before is not None:
+                await fault.before(request)
             if fault.status is not None:
                 headers = {} if fault.retry_after is None else {"Retry-After": f"{fault.retry_after:g}"}
-                body = {"kind": "Status", "code": fault.status, "message": "injected", "reason": "Injected"}
+                body = {"kind": "Status", "code": fault.status, "message": fault.message, "reason": "Injected"}
                 return web.json_response(body, status=fault.status, headers=headers)
         headers = {name: value for name, value in request.headers.items() if name.lower() not in _HOP_HEADERS}
         assert self.session is not None
         async with self.session.request(
             request.method,
             self.upstream.host + request.raw_path,
-            data=await request.read(),
-            headers=headers | await self.upstream.headers(),
+            data=await request.read() or None,
+            headers=headers | {"Accept-Encoding": "identity"} | await self.upstream.headers(),
         ) as answer:
             if "watch=true" in request.query_string and answer.status == 200:
                 return await self._stream(request, answer)
             body_bytes = await answer.read()
+            if fault is not None and fault.after is not None:
+                await fault.after(request)
             if fault is not None and fault.cut_reply:
                 assert request.transport is not None
                 request.transport.abort()
@@ -121,12 +160,27 @@ class Proxy:
         self.streams.add(stream)
         frozen_with = self.flowing
         try:
-            async for chunk in answer.content.iter_any():
-                await frozen_with.wait()
-                await stream.write(chunk)
+            with suppress(ConnectionError):
+                await self._pass_on(answer, stream, frozen_with)
         finally:
             self.streams.discard(stream)
         return stream
+
+    async def _pass_on(
+        self, answer: aiohttp.ClientResponse, stream: web.StreamResponse, flowing: asyncio.Event
+    ) -> None:
+        """Line by line: each is one event."""
+        async for line in answer.content:
+            await flowing.wait()
+            if not self._is_lost(line):
+                await stream.write(line)
+
+    def _is_lost(self, line: bytes) -> bool:
+        event = json.loads(line) if self.lost else {}
+        found = next((which for which in self.lost if which(event)), None)
+        if found is not None:
+            self.lost.remove(found)
+        return found is not None
 
 
 def _kept(answer: aiohttp.ClientResponse) -> dict[str, str]:
@@ -147,7 +201,7 @@ async def proxy_before(upstream: Credentials) -> AsyncIterator[Proxy]:
     proxy.url = f"http://{host}:{port}"
     connector = aiohttp.TCPConnector(ssl=upstream.ssl, limit=0)
     timeout = aiohttp.ClientTimeout(total=None)
-    async with aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False) as proxy.session:
+    async with aiohttp.ClientSession(connector=connector, timeout=timeout, read_bufsize=2**22) as proxy.session:
         try:
             yield proxy
         finally:

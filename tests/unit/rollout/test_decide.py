@@ -323,7 +323,7 @@ def test_a_deleted_canary_gives_traffic_back_before_it_lets_go() -> None:
     assert done(held) == Restore()
 
 
-def test_a_promotion_is_recorded_while_stable_is_still_the_one_the_record_was_begun_with() -> None:
+def test_a_promotion_is_sealed_at_rest_before_the_next_edit_is_looked_at() -> None:
     ended = attempt(outcome=Outcome.PROMOTED, resting_since=NOON - MINUTE, sealed_at=NOON - MINUTE)
     released = status(Phase.FINISHING, attempt=ended, weight=0.0)
     rolled = target(paused=False, settled_hash="h-new", settled_template_hash=NEW, roll_complete=True)
@@ -336,8 +336,10 @@ def test_a_promotion_is_recorded_while_stable_is_still_the_one_the_record_was_be
         record=RecordSeen(exists=True),
     )
 
-    assert done(seen) == StoreRecord()
-    assert become(replace(seen, record=RecordSeen(exists=True, outcome="Promoted"))).status.phase is Phase.IDLE
+    promoted = become(seen).status
+    assert promoted.phase is Phase.IDLE
+    edited = target(settled_hash="h-new", settled_template_hash=NEW, template_hash=OTHER)
+    assert done(replace(seen, status=promoted, target=edited)) == StoreRecord()
 
 
 def test_a_rollout_that_ended_with_its_target_is_recorded_before_the_next_one_is_looked_for() -> None:
