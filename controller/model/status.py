@@ -178,6 +178,9 @@ class Attempt(Value, frozen=True):
     excused: Count = 0
     """retreats that a person's Resume has answered"""
     drifts: Annotated[tuple[datetime, ...], Meta(max_length=10)] = ()
+    """when somebody took our backend out of the route"""
+    unpinned: Annotated[tuple[datetime, ...], Meta(max_length=10)] = ()
+    """when somebody took the pin off a Service"""
     first_bad_at: datetime | None = None
     seconds_to_relief: float | None = None
     canary_requests: Count = 0

@@ -91,7 +91,7 @@ def _effect(status: Status, said: DecisionSeen, now: datetime) -> Status:
             return status.with_attempt(paused=True)
         case Verb.RESUME:
             retreats = len(status.attempt.retreats) if status.attempt else 0
-            return status.with_attempt(paused=False, baking_since=None, excused=retreats, drifts=())
+            return status.with_attempt(paused=False, baking_since=None, excused=retreats, drifts=(), unpinned=())
         case Verb.RETRY:
             return status.but(phase=Phase.IDLE, rejected="")
         case Verb.APPROVE:

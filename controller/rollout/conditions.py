@@ -21,6 +21,7 @@ HOLDS = frozenset(
         "RetreatedTooOften",
         "MinRequests",
         "PinsLost",
+        "PinsReverted",
         "RouteNotAccepted",
         "RouteMissing",
         "RouteNotForService",

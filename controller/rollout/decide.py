@@ -326,9 +326,15 @@ def _while_progressing(seen: Observed, now: datetime) -> Decision:
             return Do(SetWeight(min(weight.percent, status.weight)), "TakingOver")
         case _ if seen.pins.problems:
             return Wait("PinsLost", seen.pins.problems[0], now + SOON)
+        case _ if not seen.pins.pinned and attempt.baking_since is not None and not _often(attempt.unpinned, now):
+            recent = (*attempt.unpinned[-DRIFTS:], now)
+            return Become(status.with_attempt(baking_since=None, unpinned=recent), "PinsReverted", _pins_reverted(seen))
         case _ if not seen.pins.pinned:
+            # Also while it holds: without a pin the stable Service reaches the canary's pods, whatever the weight.
             return Do(Pin(), "Pinning")
-        case _ if reverted and _drifts(attempt, now) >= DRIFTS:
+        case _ if _often(attempt.unpinned, now) and attempt.baking_since is None:
+            return Wait("PinsReverted", _pins_reverted(seen), now + SOON)
+        case _ if reverted and _often(attempt.drifts, now):
             return Wait("RouteReverted", _route_reverted(seen), now + DRIFT_WINDOW)
         case _ if reverted:
             # A new fence, so that the weight written next is told from the one that was taken off.
@@ -867,8 +873,9 @@ def _closed_gate(status: Status, attempt: Attempt) -> int | None:
     return None
 
 
-def _drifts(attempt: Attempt, now: datetime) -> int:
-    return sum(1 for at in attempt.drifts if at > now - DRIFT_WINDOW)
+def _often(drifts: tuple[datetime, ...], now: datetime) -> bool:
+    """Somebody who puts things back so often will go on with it."""
+    return sum(1 for at in drifts if at > now - DRIFT_WINDOW) >= DRIFTS
 
 
 def _digest(spec: CanarySpec) -> str:
@@ -890,7 +897,20 @@ def _target_missing(seen: Observed) -> str:
 
 def _route_reverted(seen: Observed) -> str:
     name = seen.spec.traffic.http_route.name if seen.spec else ""
+    setting = _let_alone("HTTPRoute", name, "jqPathExpressions [.spec.rules[].backendRefs]", "/spec/rules")
+    return f"somebody put HTTPRoute {name} back without the canary backend. {setting}"
+
+
+def _pins_reverted(seen: Observed) -> str:
+    name = seen.spec.traffic.service.name if seen.spec else ""
+    setting = _let_alone("Service", name, "jsonPointers [/spec/selector]", "/spec/selector")
+    return f"somebody took pod-template-hash, which keeps it to stable's pods, off Service {name}. {setting}"
+
+
+def _let_alone(kind: str, name: str, for_argo: str, for_flux: str) -> str:
+    """What to write where, so that a tool leaves alone what a rollout changes."""
     return (
-        f"somebody put HTTPRoute {name} back without the canary backend: tell that tool to ignore "
-        "spec.rules[].backendRefs while a rollout runs"
+        f"Tell that tool to leave it alone. Argo CD: ignoreDifferences with kind {kind}, name {name}, {for_argo}, and "
+        f"syncOptions [RespectIgnoreDifferences=true]. Flux: spec.ignore with paths [{for_flux}] and target "
+        f"{{kind: {kind}, name: {name}}}. Others: docs/gitops.md. Then: kubectl canary resume"
     )

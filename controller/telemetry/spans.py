@@ -59,7 +59,7 @@ def render_spans(ref: Ref, attempt: Attempt) -> tuple[Span, ...]:
     whole = Span("rollout", _id(ref, attempt, "rollout"), None, attempt.started_at, attempt.sealed_at, failed, facts)
     changes: list[tuple[datetime, str, dict[str, str | float]]] = [(attempt.started_at, "prepare", {})]
     changes += [
-        (seen.at, "step", {"serin.step": seen.step + 1, "serin.weight": seen.weight}) for seen in attempt.steps_seen
+        (seen.at, "step", {"serin.step": seen.step, "serin.weight": seen.weight}) for seen in attempt.steps_seen
     ]
     changes += [(judged.at, "retreat", {"serin.reason": judged.reason}) for judged in attempt.retreats]
     changes.sort(key=lambda change: change[0])

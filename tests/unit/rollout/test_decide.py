@@ -18,6 +18,7 @@ from controller.rollout.moves import (
     Do,
     LeaveRoute,
     PauseTarget,
+    Pin,
     Release,
     Restore,
     SetWeight,
@@ -139,6 +140,31 @@ def test_a_reset_route_is_put_back_three_times_and_then_left() -> None:
     assert first.reason == "TrafficMoved"
     assert done(observed(status=first.status, weight=gone)) == SetWeight(10.0)
     assert become(observed(status=often, weight=gone)).reason == "RouteReverted"
+
+
+def test_a_pin_that_is_taken_off_is_put_back_each_time_and_from_the_third_on_nothing_is_raised() -> None:
+    off, on = Pins(pinned=False, any_pin=False), Pins(pinned=True, any_pin=True)
+    first = become(observed(pins=off))
+    often = status(attempt=attempt(unpinned=(NOON - MINUTE,) * 3, baking_since=None))
+
+    assert (first.reason, first.status.attempt and first.status.attempt.baking_since) == ("PinsReverted", None)
+    assert done(observed(status=first.status, pins=off)) == Pin()
+    assert done(observed(status=often, pins=off)) == Pin(), "without it the canary's pods get stable's traffic"
+    held = become(observed(status=often, pins=on))
+    assert held.reason == "PinsReverted"
+    assert "Holding" in {condition.type for condition in held.status.conditions}
+    resumed = become(observed(status=often, pins=on, decisions=(said(Verb.RESUME),))).status
+    assert become(observed(status=resumed, pins=on)).reason == "Baking"
+
+
+@pytest.mark.parametrize("message", [pytest.param("TrafficMoved", id="route"), pytest.param("PinsReverted", id="pin")])
+def test_who_puts_back_what_is_told_which_setting_to_change(message: str) -> None:
+    gone = observed(weight=Weight(0.0, False, True, "")) if message == "TrafficMoved" else observed(pins=Pins())
+    told = become(gone)
+
+    assert told.reason == message
+    for word in ("ignoreDifferences", "RespectIgnoreDifferences=true", "spec.ignore", "docs/gitops.md", "checkout"):
+        assert word in told.message
 
 
 def test_pods_come_before_weight() -> None:
