@@ -26,7 +26,8 @@ from prometheus_client import (
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from controller.model.status import ACTIVE, Attempt, Phase, Status
+from controller.model.origin import Origin
+from controller.model.status import ACTIVE, Attempt, Outcome, Phase, Status
 from controller.ports import Ref
 from controller.rollout.moves import Become, Decision, Wait
 
@@ -105,10 +106,7 @@ class Metrics:
             "serin_rollouts_ended_total", "Attempts ended, by outcome.", ["outcome", "origin"], registry=registry
         )
         self.retreats = Counter(
-            "serin_retreats_total",
-            "Times a canary was taken off traffic for now, by reason.",
-            ["reason"],
-            registry=registry,
+            "serin_retreats_total", "Times a canary was taken off traffic for now.", ["origin"], registry=registry
         )
         self.lasted = Histogram(
             "serin_rollout_seconds",
@@ -124,6 +122,17 @@ class Metrics:
             registry=registry,
         )
         registry.register(_Now(self.inside))
+        self._begin_at_zero()
+
+    def _begin_at_zero(self) -> None:
+        """A series that appears at 1 has not risen, as far as Prometheus knows: the first event would be lost."""
+        for origin in Origin:
+            self.started.labels(origin.value)
+            self.retreats.labels(origin.value)
+            for outcome in Outcome:
+                self.ended.labels(outcome.value, origin.value)
+        for outcome in Outcome:
+            self.lasted.labels(outcome.value)
 
     def decided(self, ref: Ref, before: Status, decision: Decision) -> None:
         """Count what a decision came to, once it has been carried out."""
@@ -136,7 +145,7 @@ class Metrics:
         if begins(before, attempt):
             self.started.labels(attempt.origin).inc()
         if after.phase is Phase.RETREATED and before.phase is not Phase.RETREATED:
-            self.retreats.labels(attempt.retreats[-1].reason if attempt.retreats else decision.reason).inc()
+            self.retreats.labels(attempt.origin).inc()
         if ends(before, attempt):
             outcome = str(attempt.outcome)
             self.ended.labels(outcome, attempt.origin).inc()

@@ -79,7 +79,12 @@ def test_every_panel_shows_something_in_the_course_of_a_good_and_a_bad_release(
         story.until_phase("RolledBack", within=150)
 
     wanted = questions().keys() - QUIET
-    eventually(lambda: wanted <= answered(), within=15)
+
+    def all_answered() -> bool:
+        assert wanted - answered() == set()
+        return True
+
+    eventually(all_answered, within=15)
     (rolled_back,) = [
         one["metric"]
         for one in ask(cluster, alerts["SerinRolledBack"])

@@ -110,6 +110,15 @@ def test_a_revision_that_went_out_unjudged_begins_and_ends_at_once() -> None:
     assert seen["serin_rollouts_ended_total", ("unknown", "Unjudged")] == 1
 
 
+def test_what_has_not_happened_yet_is_there_as_zero() -> None:
+    """Prometheus sees a rise only where there was a value before."""
+    seen = served(Metrics())
+
+    assert seen["serin_rollouts_ended_total", ("ai", "RolledBack")] == 0
+    assert seen["serin_retreats_total", ("human",)] == 0
+    assert seen["serin_relief_seconds_count", ()] == 0
+
+
 def test_acts_are_counted_by_their_name_and_waiting_is_not() -> None:
     seen = counted((status(), Do(SetWeight(0), "WeightTooHigh")), (status(), Wait("Baking")))
 
