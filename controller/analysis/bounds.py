@@ -18,7 +18,7 @@ _POSITIVE = np.array([0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075
 _LARGE = np.array([0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.75, 0.9])
 DIFFERENCES: Floats = np.concatenate([-_LARGE[:3][::-1], -_POSITIVE[::-1], [0.0], _POSITIVE, _LARGE])
 """Canary's bad ratio minus baseline's: the hypotheses, rising."""
-_FACTORS = np.array([1.5, 4.0, 20.0])
+_FACTORS = np.array([2.0, 10.0])
 
 # Axes: side (is the difference at most d, at least d), difference, factor. Where d is negative the arms
 # change places, so that the margin is never negative.

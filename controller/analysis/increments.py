@@ -47,6 +47,18 @@ class Arms(msgspec.Struct, frozen=True):
     def __add__(self, other: Arms) -> Arms:
         return Arms(self.canary + other.canary, self.baseline + other.baseline)
 
+    def faded(self, keep: float) -> Arms:
+        """The same counts, worth `keep` times as much."""
+        c, b = self.canary, self.baseline
+        return Arms(Counts(c.requests * keep, c.errors * keep), Counts(b.requests * keep, b.errors * keep))
+
+
+class Slower(msgspec.Struct, frozen=True):
+    """Requests slower than each of several bounds, the lowest bound first; of the same requests as in `Arms`."""
+
+    canary: tuple[float, ...]
+    baseline: tuple[float, ...]
+
 
 class Interval(msgspec.Struct, frozen=True):
     """What happened between two scrapes, by metric; follows the previous interval without overlap.
@@ -61,6 +73,8 @@ class Interval(msgspec.Struct, frozen=True):
     canary_pods: int = 0
     baseline_pods: int = 0
     age: float = math.inf
+    slower: dict[str, Slower] = {}
+    """By metric, for latencies that are compared at several bounds."""
 
 
 class NoData(msgspec.Struct, frozen=True):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from controller.analysis import judge as judging
+from controller.analysis import retreat
 from controller.analysis.increments import ArmSamples as Arm
 from controller.analysis.increments import Counts, Cursor, Interval, NoData, Sample, Scrape, difference
 from controller.analysis.judge import Finding, JudgeState, MetricSettings, Settings
@@ -64,7 +65,7 @@ class Analyst:
         except (SourceUnavailable, NeedsUser):
             scrape = NO_SOURCE
         settings = settings_for(spec.analysis, attempt, scrape)
-        running = self._resumed(ref, attempt)
+        running = self._resumed(ref, attempt, settings)
         since = running.cursor.end if running.cursor.end is not None else running.cursor.since
         lookback = max(LOOKBACK, timedelta(seconds=3 * scrape))
         try:
@@ -117,12 +118,12 @@ class Analyst:
         if finding.tripped:
             running.held = finding
 
-    def _resumed(self, ref: Ref, attempt: Attempt) -> _Running:
+    def _resumed(self, ref: Ref, attempt: Attempt, settings: Settings) -> _Running:
         """The running analysis of this attempt, from memory or from the checkpoint in status."""
         running = self._running.get(ref.key)
         if running is None or running.attempt != attempt.id:
             through = attempt.evaluated_through or attempt.started_at.timestamp()
-            state = judging.load_state(attempt.judge)
+            state = judging.load_state(attempt.judge, settings)
             if attempt.baking_since and attempt.evaluated_through <= attempt.baking_since.timestamp():
                 state = judging.step_began(state)
             running = _Running(attempt.id, state, Cursor(since=through), attempt.baking_since, len(attempt.retreats))
@@ -131,7 +132,12 @@ class Analyst:
             running.retreats, running.held = len(attempt.retreats), None
         if attempt.baking_since is not None and attempt.baking_since != running.bake:
             returned = running.bake is None and running.retreats > 0
-            running.state = judging.returned(running.state) if returned else judging.step_began(running.state)
+            at, weight = attempt.baking_since.timestamp(), attempt.here.weight
+            running.state = (
+                retreat.returned(running.state, settings, now=at, weight=weight)
+                if returned
+                else judging.step_began(running.state)
+            )
         running.bake = attempt.baking_since
         return running
 

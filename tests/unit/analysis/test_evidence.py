@@ -64,10 +64,11 @@ def test_the_mixture_ever_reaches_its_threshold_in_less_than_alpha_of_rollouts_o
         n_b = 2000 - n_c
         e_c, e_b = rng.binomial(n_c, 1.25 * p_b + 0.0001), rng.binomial(n_b, p_b)
         seen = evidence.update(
-            seen, bets, n_c=n_c, e_c=e_c, n_b=n_b, e_b=e_b, dt=5.0, refill_dt=1e9, warm=True,
-            phi=1.0, refill=1.0, horizon=300.0,
+            seen, bets, evidence.log_gain(bets, n_c=n_c, e_c=e_c, n_b=n_b, e_b=e_b),
+            n_c=n_c, e_c=e_c, n_b=n_b, e_b=e_b, dt=5.0, refill_dt=5.0, warm=True, alert=True,
+            phi=1.0, cautious_phi=1.0, certificate_phi=1.0, several_pods=False, refill=1.0, horizon=300.0,
         )  # fmt: skip
-        ever |= evidence.log_evidence(seen, bets) >= np.log(20)
+        ever |= evidence.log_evidence(seen.proof, bets, seen.released) >= np.log(20)
 
     assert stats.binomtest(int(ever.sum()), rollouts, 0.05, alternative="greater").pvalue > 0.001
 
@@ -78,8 +79,9 @@ def _after(*intervals: tuple[int, int, int, int], warm: bool = True, refill: flo
     for n_c, e_c, n_b, e_b in intervals:
         phi = evidence.divisor(seen, n_c, n_b, 5.0, noise=30.0, canary_pods=1, baseline_pods=20)
         seen = evidence.update(
-            seen, bets, n_c=n_c, e_c=e_c, n_b=n_b, e_b=e_b, dt=5.0, refill_dt=5.0, warm=warm,
-            phi=phi, refill=refill, horizon=2400.0,
+            seen, bets, evidence.log_gain(bets, n_c=n_c, e_c=e_c, n_b=n_b, e_b=e_b),
+            n_c=n_c, e_c=e_c, n_b=n_b, e_b=e_b, dt=5.0, refill_dt=5.0, warm=warm, alert=warm,
+            phi=phi, cautious_phi=phi, certificate_phi=phi, several_pods=False, refill=refill, horizon=2400.0,
         )  # fmt: skip
     return seen
 
@@ -87,17 +89,27 @@ def _after(*intervals: tuple[int, int, int, int], warm: bool = True, refill: flo
 BETS = alternatives("errors", 0.0001)
 
 
+def guarded(seen: evidence.Evidence) -> float:
+    return float(evidence.log_evidence(seen.guarded, BETS, seen.released))
+
+
 def test_one_terrible_interval_alone_convicts_nobody_but_trips() -> None:
     seen = _after((1000, 1000, 19000, 20))
 
-    assert evidence.log_evidence(seen, BETS) < np.log(100)
+    assert guarded(seen) < np.log(100)
     assert evidence.log_alarm(seen, BETS) > np.log(300)
+
+
+def test_the_bucket_never_adds_to_the_proof() -> None:
+    seen = _after((1000, 1000, 19000, 20), (1000, 3, 19000, 20), (1000, 400, 19000, 20))
+
+    assert guarded(seen) <= evidence.log_evidence(seen.proof, BETS, seen.released)
 
 
 def test_a_lasting_fault_convicts_within_half_a_minute_in_the_fast_lane() -> None:
     seen = _after(*[(1000, 500, 19000, 20)] * 7, warm=False)
 
-    assert evidence.log_evidence(seen, BETS) >= np.log(100)
+    assert guarded(seen) >= np.log(100)
 
 
 def test_pods_that_still_warm_up_are_only_tried_for_catastrophes() -> None:
@@ -105,7 +117,7 @@ def test_pods_that_still_warm_up_are_only_tried_for_catastrophes() -> None:
     warm = _after(*[(1000, 8, 19000, 20)] * 20, warm=True)
 
     assert evidence.log_alarm(cold, BETS) < np.log(300) < evidence.log_alarm(warm, BETS)
-    assert evidence.log_evidence(cold, BETS) < evidence.log_evidence(warm, BETS)
+    assert guarded(cold) < guarded(warm)
 
 
 def test_an_interval_without_requests_says_nothing_and_breaks_nothing() -> None:
@@ -113,11 +125,11 @@ def test_an_interval_without_requests_says_nothing_and_breaks_nothing() -> None:
     after = _after((1000, 8, 19000, 20), (0, 0, 0, 0))
 
     assert evidence.log_alarm(after, BETS) == pytest.approx(evidence.log_alarm(before, BETS))
-    assert np.isfinite(evidence.log_evidence(after, BETS))
+    assert np.isfinite(guarded(after))
 
 
 def test_before_the_first_interval_there_is_no_evidence_either_way() -> None:
-    assert evidence.log_evidence(evidence.begin(BETS), BETS) == pytest.approx(0.0)
+    assert guarded(evidence.begin(BETS)) == pytest.approx(0.0)
 
 
 def test_the_start_weights_add_up_to_one_and_are_never_overspent() -> None:

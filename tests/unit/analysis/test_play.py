@@ -14,6 +14,7 @@ from controller.analysis.__main__ import main
 
 PLAN: dict[str, Any] = {
     "steps": [{"weight": 5, "bake": 120}, {"weight": 25, "bake": 120}],
+    "onInconclusive": "advance",
     "metrics": {"errors": {"kind": "errors"}},
     "origin": "human",
 }
@@ -112,7 +113,10 @@ def test_the_third_retreat_is_for_a_person_or_ends_a_change_that_no_person_wrote
 
 def test_at_the_end_every_further_line_gets_the_same_answer() -> None:
     sample = {"rollout": "a", "weight": 5, "canary": {"requests": 0}, "baseline": {"requests": 10}}
-    start = {"rollout": "a", "plan": {"steps": [{"weight": 5, "bake": 0}], "minRequests": 0}}
+    start = {
+        "rollout": "a",
+        "plan": {"steps": [{"weight": 5, "bake": 0}], "minRequests": 0, "onInconclusive": "advance"},
+    }
     lines = [
         sample | {"t": 5 * n, "canary": {"requests": 90 * n}, "baseline": {"requests": 900 * n}} for n in range(1, 6)
     ]
@@ -158,7 +162,7 @@ def test_history_teaches_and_is_answered_line_by_line() -> None:
         pytest.param({"rollout": "b", "plan": {"steps": []}}, "plan.steps", id="no steps"),
         pytest.param({"rollout": "b", "plan": {"steps": [{"weight": 1}]}}, "plan.steps[0]", id="no bake"),
         pytest.param(
-            {"rollout": "b", "plan": {"steps": [{"weight": 1, "bake": 1}], "metrics": {"m": {"kind": "gauge"}}}},
+            {"rollout": "b", "plan": {"steps": [{"weight": 1, "bake": 1}], "metrics": {"m": {"kind": "guess"}}}},
             "plan.metrics.m.kind", id="unknown kind",
         ),
     ],
