@@ -91,3 +91,6 @@ class Evidence(Value, frozen=True):
     unavailable: Link = ""
     """why it could not be looked up now: the candidate is held until it can be, nothing is decided on less"""
     seen_at: datetime | None = None
+
+
+NO_EVIDENCE = Evidence()

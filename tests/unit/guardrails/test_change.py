@@ -1,0 +1,153 @@
+"""What a change touches: every difference of two templates has its class, and the place that shows it."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from controller.guardrails.change import classes_of
+from controller.model.evidence import Evidence, Trust
+from controller.model.policy import ChangeClass
+
+TEMPLATE: dict[str, Any] = {
+    "metadata": {"labels": {"app": "shop"}, "annotations": {"checksum/config": "1"}},
+    "spec": {
+        "serviceAccountName": "shop",
+        "containers": [
+            {
+                "name": "app",
+                "image": "shop@sha256:1",
+                "args": ["--port=80"],
+                "env": [{"name": "MODE", "value": "a"}],
+                "resources": {"limits": {"cpu": "1"}},
+                "ports": [{"name": "http", "containerPort": 80}],
+            },
+            {"name": "proxy", "image": "proxy@sha256:1"},
+        ],
+        "initContainers": [{"name": "migrate", "image": "shop@sha256:1", "command": ["migrate"]}],
+        "volumes": [
+            {"name": "settings", "configMap": {"name": "settings-1"}},
+            {"name": "data", "persistentVolumeClaim": {"claimName": "data"}},
+            {"name": "my-secret-notes", "emptyDir": {}},
+        ],
+    },
+}
+REVERSIBLE = Evidence(trust=Trust.T3, reversible=True)
+
+
+def changed(**edits: Any) -> dict[str, Any]:
+    """The workload with some places of its template changed; a path is written with `/`."""
+    template = copy.deepcopy(TEMPLATE)
+    for path, value in edits.items():
+        *parts, last = path.split("/")
+        here: Any = template
+        for part in parts:
+            here = here[int(part)] if part.isdigit() else here.setdefault(part, {})
+        if value is None:
+            del here[int(last) if last.isdigit() else last]
+        elif isinstance(here, list):
+            here.append(value) if last == "-" else here.__setitem__(int(last), value)
+        else:
+            here[last] = value
+    return {"template": template}
+
+
+def names(old: dict[str, Any], new: dict[str, Any], evidence: Evidence = REVERSIBLE) -> list[str]:
+    return [touched.name.value for touched in classes_of(old, new, evidence)]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "classes"),
+    [
+        ("spec/containers/0/image", "shop@sha256:2", ["image"]),
+        ("spec/containers/1/image", "proxy@sha256:2", ["image"]),
+        ("spec/containers/0/args", ["--port=81"], ["config"]),
+        ("spec/containers/0/env/0/value", "b", ["config"]),
+        ("spec/volumes/0/configMap/name", "settings-2", ["config"]),
+        ("metadata/annotations/checksum~config", "2", ["config"]),
+        ("spec/containers/0/livenessProbe", {"httpGet": {"path": "/", "port": 80}}, ["config"]),
+        ("spec/containers/0/resources/limits/cpu", "2", ["resources"]),
+        ("spec/containers/0/ports/0/containerPort", 81, ["infra"]),
+        ("spec/nodeSelector", {"disk": "fast"}, ["infra"]),
+        ("spec/tolerations", [{"key": "gpu"}], ["infra"]),
+        ("spec/volumes/-", {"name": "host", "hostPath": {"path": "/var"}}, ["infra"]),
+        ("spec/hostNetwork", True, ["auth", "infra"]),
+        ("spec/serviceAccountName", "admin", ["auth"]),
+        ("spec/automountServiceAccountToken", True, ["auth"]),
+        ("spec/securityContext", {"runAsUser": 0}, ["auth"]),
+        ("spec/containers/0/securityContext", {"privileged": True}, ["auth"]),
+        (
+            "spec/containers/0/env/-",
+            {"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "k", "key": "v"}}},
+            ["auth"],
+        ),
+        ("spec/containers/0/envFrom", [{"secretRef": {"name": "k"}}], ["auth"]),
+        ("spec/volumes/-", {"name": "keys", "secret": {"secretName": "keys"}}, ["auth"]),
+        ("spec/volumes/2/emptyDir", {"medium": "Memory"}, ["config"]),
+        ("spec/initContainers/0/image", "shop@sha256:2", ["image", "schema"]),
+        ("spec/initContainers/0/command", ["migrate", "--drop"], ["schema"]),
+        ("spec/initContainers/-", {"name": "seed", "image": "s"}, ["image", "schema"]),
+        ("spec/initContainers/-", {"name": "mesh", "image": "m", "restartPolicy": "Always"}, ["image"]),
+        ("spec/volumes/1/persistentVolumeClaim/claimName", "data-2", ["destructive"]),
+        ("spec/volumes/1", None, ["destructive"]),
+    ],
+)
+def test_each_place_of_a_template_has_its_class(path: str, value: Any, classes: list[str]) -> None:
+    assert names({"template": TEMPLATE}, changed(**{path: value})) == classes
+
+
+def test_the_places_are_named_as_a_person_would_write_them() -> None:
+    new = changed(**{"spec/initContainers/0/command": ["migrate", "2"], "spec/serviceAccountName": "admin"})
+
+    found = {touched.name: touched.paths for touched in classes_of({"template": TEMPLATE}, new, REVERSIBLE)}
+
+    assert found == {
+        ChangeClass.AUTH: ("template.spec.serviceAccountName",),
+        ChangeClass.SCHEMA: ("template.spec.initContainers[migrate].command",),
+    }
+
+
+def test_the_same_template_touches_nothing_and_an_empty_field_is_as_good_as_none() -> None:
+    assert names({"template": TEMPLATE}, {"template": TEMPLATE}, Evidence()) == []
+    assert names({"template": TEMPLATE}, changed(**{"spec/nodeSelector": {}}), Evidence()) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "classes"),
+    [
+        ({"replicas": 3}, {"replicas": 5}, ["scale"]),
+        ({"replicas": 3}, {"replicas": 0}, ["scale", "destructive"]),
+        ({"strategy": {"type": "RollingUpdate"}}, {"strategy": {"type": "Recreate"}}, ["destructive"]),
+        ({"selector": {"matchLabels": {"app": "a"}}}, {"selector": {"matchLabels": {"app": "b"}}}, ["destructive"]),
+    ],
+)
+def test_selector_strategy_and_size_count_where_they_are_known(old: Any, new: Any, classes: list[str]) -> None:
+    assert names({"template": TEMPLATE} | old, {"template": TEMPLATE} | new) == classes
+
+
+@pytest.mark.parametrize(
+    ("evidence", "one_way"),
+    [
+        (Evidence(trust=Trust.T3, reversible=True), False),
+        (Evidence(trust=Trust.T3, reversible=False), True),
+        (Evidence(trust=Trust.T3), True),
+        (Evidence(trust=Trust.T2, reversible=True), True),
+        (Evidence(), True),
+    ],
+)
+def test_a_new_image_is_a_one_way_door_unless_a_signed_statement_says_otherwise(
+    evidence: Evidence, one_way: bool
+) -> None:
+    new = changed(**{"spec/containers/0/image": "shop@sha256:2"})
+
+    assert ("irreversible" in names({"template": TEMPLATE}, new, evidence)) is one_way
+
+
+def test_a_revision_can_say_that_it_touches_more_and_never_that_it_touches_less() -> None:
+    told = {"serin.dev/change-classes": "schema, nonsense", "serin.dev/reversible": "false"}
+    new = changed(**{"spec/containers/0/image": "shop@sha256:2", "metadata/annotations": told})
+    new["template"]["metadata"]["annotations"]["checksum/config"] = "1"
+
+    assert names({"template": TEMPLATE}, new) == ["image", "schema", "irreversible"]
