@@ -9,10 +9,12 @@ policy or losing evidence never loosens, and no AI's change is treated more laxl
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any, Literal
+
+import msgspec
 
 from controller.guardrails.origin import (
     asked_of,
@@ -26,7 +28,7 @@ from controller.model.durations import render_duration
 from controller.model.evidence import NO_EVIDENCE, Degree, Evidence, Origin, Trust
 from controller.model.guarded import Clamp, Gate, PlanStep, Ruling, Touched
 from controller.model.policy import ChangeClass, ReleasePolicySpec, Rule, When, Where
-from controller.model.spec import CanarySpec, Step
+from controller.model.spec import Analysis, CanarySpec, Step
 
 CRITICALITY = "serin.dev/criticality"
 """label of a Canary: low, medium or high; without it, high"""
@@ -122,9 +124,7 @@ def evaluate(change: Change, spec: CanarySpec, policies: Iterable[Policy]) -> Ru
     if asked == "RollBack" and no_data == "Hold":
         no_data = "RollBack"
         clamps.append(Clamp("noData", "Hold", "RollBack", rule_name))
-    clamps += [_but_observed(clamp) for clamp in (*_planned(spec.steps, watched)[2], *_analysed(spec, watched)[1])]
-    clamps += [Clamp("release", "allowed", line.split(" ", 1)[0], _rule_in(line), False) for line in watched.refusals]
-    clamps += [Clamp(f"approvals[{gate.step}]", "0", str(gate.count), gate.rule, False) for gate in watched.gates]
+    clamps += _observed(spec, watched)
     trust = change.evidence.trust
     ruling = Ruling(
         plan=plan,
@@ -207,38 +207,37 @@ def _planned(steps: Sequence[Step], limits: _Limits) -> tuple[tuple[PlanStep, ..
     plan: list[PlanStep] = []
     asked: list[int] = []
     before = 0.0
-    last = Step(weight=100.0, bake=steps[-1].bake)
-    for number, step in enumerate((*steps, last)):
-        held = step.bake
+    own = 0
+    for number, step in enumerate((*steps, None)):
+        # After the last step comes the release, which gives the change to everybody.
+        weight, wrote = (step.weight, step.bake) if step else (100.0, steps[-1].bake)
+        held = wrote
         if bake is not None and held < bake:
             held = bake
-            if step is not last:
-                clamps.append(
-                    Clamp(f"steps[{number}].bake", render_duration(step.bake), render_duration(held), bake_rule)
-                )
+            if step:
+                clamps.append(Clamp(f"steps[{number}].bake", render_duration(wrote), render_duration(held), bake_rule))
         while True:
             allowed, rule = 100.0, ""
             for limit, name in ((first if not plan else None, first_rule), (jump, jump_rule)):
                 if limit is not None and limit < allowed:
                     allowed, rule = limit, name
-            if step.weight - before <= allowed + 1e-9:
+            if weight - before <= allowed + 1e-9:
                 break
             before = round(before + allowed, 2)
             plan.append(PlanStep(before, held.total_seconds(), False, rule))
-            clamps.append(Clamp(f"steps[{number}].weight", _percent(step.weight), _percent(before), rule))
-        if step is last:
+            clamps.append(Clamp(f"steps[{number}].weight", _percent(weight), _percent(before), rule))
+        if step is None:
             break
-        before = step.weight
-        plan.append(PlanStep(before, held.total_seconds(), False, bake_rule if held > step.bake else ""))
+        before = weight
+        plan.append(PlanStep(before, held.total_seconds(), False, bake_rule if held > wrote else ""))
+        own = len(plan)
         if step.approval is not None:
             asked.append(len(plan))
-    own = max(number for number, step in enumerate(plan, start=1) if step.weight <= steps[-1].weight)
     gates = _gates(asked, limits.gates, len(plan), own)
     closed = {gate.step for gate in gates}
-    marked = tuple(
-        PlanStep(step.weight, step.bake, number in closed, step.rule) for number, step in enumerate(plan, start=1)
-    )
-    return marked, gates, clamps
+    for number in closed - {0}:
+        plan[number - 1] = msgspec.structs.replace(plan[number - 1], approval=True)
+    return tuple(plan), gates, clamps
 
 
 def _gates(asked: Sequence[int], wanted: Sequence[Gate], steps: int, own: int) -> tuple[Gate, ...]:
@@ -267,7 +266,13 @@ def _analysed(spec: CanarySpec, limits: _Limits) -> tuple[dict[str, Any], list[C
         if least is not None and wrote < least:
             changed[name] = least
             clamps.append(Clamp(f"analysis.{name}", f"{wrote:g}", f"{least:g}", rule))
-    return analysis.model_dump(mode="json", by_alias=True, exclude_none=True) | changed, clamps
+    return _dumped(analysis) | changed, clamps
+
+
+@lru_cache(maxsize=2048)
+def _dumped(analysis: Analysis) -> dict[str, Any]:
+    """Asked every turn, about specs that hardly ever change; nobody writes into what is returned."""
+    return analysis.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
 def _sealed(ruling: Ruling, change: Change, spec: CanarySpec) -> Ruling:
@@ -287,13 +292,21 @@ def _sealed(ruling: Ruling, change: Change, spec: CanarySpec) -> Ruling:
         "reversible": change.evidence.reversible,
         "classes": [(one.name, *one.paths) for one in ruling.classes],
     }
-    text = json.dumps(about, sort_keys=True, separators=(",", ":"))
-    digest = "sha256:" + hashlib.sha256(text.encode()).hexdigest()
-    return Ruling(**{**ruling.__dict__, "digest": digest})
+    text = msgspec.json.encode(about, order="deterministic")
+    return replace(ruling, digest="sha256:" + hashlib.sha256(text).hexdigest())
 
 
-def _but_observed(clamp: Clamp) -> Clamp:
-    return Clamp(clamp.field, clamp.wrote, clamp.got, clamp.rule, False)
+def _observed(spec: CanarySpec, watched: _Limits) -> list[Clamp]:
+    """What the policies that only observe would have done."""
+    if not (watched.values or watched.gates or watched.refusals):
+        return []
+    _, gates, clamps = _planned(spec.steps, watched)
+    clamps += _analysed(spec, watched)[1]
+    clamps += [Clamp("release", "allowed", line.split(" ", 1)[0], _rule_in(line)) for line in watched.refusals]
+    clamps += [
+        Clamp(f"approvals[{gate.step}]", "0", str(gate.count), gate.rule) for gate in gates if gate.rule != "spec"
+    ]
+    return [msgspec.structs.replace(clamp, enforced=False) for clamp in clamps]
 
 
 def _rule_in(line: str) -> str:

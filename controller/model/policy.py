@@ -87,9 +87,7 @@ class Approvals(Model):
 
     before: Annotated[
         Literal["Start", "EveryStep", "Release"],
-        Field(
-            description="Start: before the first request; EveryStep: out of each step; Release: out of the last of the Canary's"
-        ),
+        Field(description="Start: before the first request; EveryStep: out of each step; Release: out of its last"),
     ] = "Start"
     count: Annotated[int, Field(ge=1, le=5, description="distinct people, authors and prompters not counted")] = 1
     groups: Annotated[
