@@ -16,11 +16,11 @@ PYTEST := $(PYTHON) -m pytest
 WITH_SERIN := $(addprefix tests/cluster/test_,release.py bad_input.py observability.py rights.py)
 FAST := tests/unit tests/property tests/simulation tests/contract
 
-.PHONY: help venv demo down check test bench manifests lock
+.PHONY: help venv demo down check test bench bench-judge manifests lock
 
 help: ## what there is
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | column -t -s '|' 2>/dev/null \
-	  || sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1 - \2/p' $(firstword $(MAKEFILE_LIST))
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | column -t -s '|' 2>/dev/null \
+	  || sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1 - \2/p' $(firstword $(MAKEFILE_LIST))
 
 venv: $(READY) ## the virtual environment, from requirements.lock
 
@@ -73,6 +73,9 @@ test: check ## check, then the statistics and the tests on the local cluster
 
 bench: $(READY) ## measure, print a table and write build/bench.json
 	@$(PYTHON) -m tests.bench
+
+bench-judge: $(READY) ## count how often the judge is wrong and how fast it is right; write build/judge.json and docs/judge/
+	@$(PYTHON) -m tests.statistics.bench
 
 manifests: $(READY) ## write manifests/crd from the models, the chart's copies of manifests/, and docs/values.md from its schema
 	@$(PYTHON) -m controller.model.crd manifests/crd

@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from tests.statistics import peers
+from tests.statistics import peers, reach
+from tests.statistics.reach import between
 from tests.statistics.rollouts import Here, Outcome, Program, Scenario, faulty, play
 from tests.statistics.worlds import COLD, HARMLESS, HELD_OUT, SELECTION, WORLDS, Fault, Floats
 
@@ -50,12 +51,18 @@ class Cell:
     rule: str = OURS
     latency: bool = False
     pods_known: bool = True
+    setting: tuple[str, float] | None = None
+    """One field of the plan that is not at its default."""
 
     def scenario(self) -> Scenario:
         """What is played."""
-        noise = WORLDS[self.world]
         return Scenario(
-            noise, self.rps, fault_of(self.effect, self.rps), latency=self.latency, pods_known=self.pods_known
+            WORLDS[self.world],
+            self.rps,
+            fault_of(self.effect, self.rps),
+            latency=self.latency,
+            pods_known=self.pods_known,
+            plan=dict([self.setting]) if self.setting else {},
         )
 
     def seed(self, chunk: int) -> list[int]:
@@ -74,8 +81,25 @@ def fault_of(effect: str, rps: float) -> Fault:
 
 
 @dataclass(frozen=True)
+class Median:
+    """A median with its 95 % interval, from ranks; inf where it is never."""
+
+    value: float
+    low: float
+    high: float
+
+    def as_json(self, name: str) -> dict[str, Any]:
+        """JSON has no infinity: never is null."""
+        value, *ends = (each if math.isfinite(each) else None for each in (self.value, self.low, self.high))
+        return {name: value, f"{name}Between": ends}
+
+    def __str__(self) -> str:
+        return f"{self.value:.4g} ({self.low:.4g}-{self.high:.4g})" if math.isfinite(self.value) else "never"
+
+
+@dataclass(frozen=True)
 class Row:
-    """What a cell came to. Shares of rollouts with their 95 % binomial interval; medians in seconds, inf is never."""
+    """What a cell came to: rollouts that ended in each way, and medians over all of them in seconds or errors."""
 
     cell: Cell
     n: int
@@ -83,9 +107,9 @@ class Row:
     retreated: int
     promoted: int
     held: int
-    relief: float
-    rollback: float
-    served: float
+    relief: Median
+    rollback: Median
+    served: Median
 
     def as_json(self) -> dict[str, Any]:
         """A line of `build/judge.json`."""
@@ -95,27 +119,18 @@ class Row:
             cell["metrics"] = "errors, latency"
         if not self.cell.pods_known:
             cell["noise"] = "not learned"
-        return cell | {
+        if self.cell.setting:
+            cell["setting"] = "{} {:g}".format(*self.cell.setting)
+        figures = {
             "n": self.n,
             "rolledBack": self.rolled_back / self.n,
             "rolledBackBetween": [round(low, 5), round(high, 5)],
             "retreated": self.retreated / self.n,
             "promoted": self.promoted / self.n,
             "held": self.held / self.n,
-            "relief": _or_none(self.relief),
-            "rollback": _or_none(self.rollback),
-            "served": self.served,
         }
-
-
-def between(count: int, n: int) -> tuple[float, float]:
-    """Clopper-Pearson 95 % interval of a share.
-
-    >>> [round(end, 4) for end in between(0, 1000)]
-    [0.0, 0.0037]
-    """
-    ci = stats.binomtest(count, n).proportion_ci(0.95)
-    return float(ci.low), float(ci.high)
+        medians = (self.relief.as_json("relief"), self.rollback.as_json("rollback"), self.served.as_json("served"))
+        return cell | figures | medians[0] | medians[1] | medians[2]
 
 
 def summed(cell: Cell, out: Outcome) -> Row:
@@ -129,7 +144,7 @@ def summed(cell: Cell, out: Outcome) -> Row:
         held=int(out.held.sum()),
         relief=_median(out.relieved),
         rollback=_median(out.rolled_back),
-        served=float(np.median(out.served)),
+        served=_median(out.served),
     )
 
 
@@ -162,12 +177,11 @@ def _play(work: tuple[Cell, int, int]) -> Outcome:
     return peers.outcome(stream, peers.RULES[cell.rule](stream))
 
 
-def _median(seconds: Floats) -> float:
-    return float(np.median(np.where(np.isnan(seconds), np.inf, seconds)))
-
-
-def _or_none(seconds: float) -> float | None:
-    return seconds if math.isfinite(seconds) else None
+def _median(values: Floats) -> Median:
+    ordered = np.sort(np.where(np.isnan(values), np.inf, values))
+    low, high = stats.binom.interval(0.95, len(ordered), 0.5)
+    ends = ordered[max(int(low) - 1, 0)], ordered[min(int(high), len(ordered) - 1)]
+    return Median(float(ordered[(len(ordered) - 1) // 2]), float(ends[0]), float(ends[1]))
 
 
 # The tables: which cells, and how many rollouts of `--rollouts`.
@@ -183,6 +197,7 @@ def faults(rules: Sequence[str] = (OURS,), traffic: Sequence[float] = TRAFFIC) -
     return [Cell("realistic", rps, effect, rule) for rps in traffic for effect in RATIOS for rule in rules]
 
 
+TRADED = {"refill": (0.025, 0.1, 0.2), "falseRollbackRate": (0.001, 0.05)}
 PEERS = (*peers.RULES, "oracle")
 TABLES: dict[str, tuple[str, list[Cell], float]] = {
     "selection": ("False rollbacks in the worlds that settings were chosen in", harmless(SELECTION), 1.0),
@@ -218,6 +233,17 @@ TABLES: dict[str, tuple[str, list[Cell], float]] = {
         [Cell(world, 200.0, effect, OUTSIDE) for world in ("pink", "nodes") for effect in ("none", "5 %")],
         0.1,
     ),
+    "trade-off": (
+        "What other settings would buy, and what they cost",
+        [
+            Cell(world, rps, effect, setting=(name, value))
+            for name, values in TRADED.items()
+            for value in values
+            for rps in TRAFFIC[2:]
+            for world, effect in (("realistic", "none"), ("burst", "none"), ("realistic", "1 %"), ("realistic", "5 %"))
+        ],
+        0.1,
+    ),
     "peers": (
         "The rules of others on the same traffic",
         harmless(["realistic", "persistent", "incident", "burst"], PEERS) + faults(PEERS),
@@ -228,49 +254,34 @@ TABLES: dict[str, tuple[str, list[Cell], float]] = {
 
 def table(title: str, rows: Sequence[Row]) -> str:
     """For people."""
-    cells = [
-        (
-            "world",
-            "rps",
-            "effect",
-            "rule",
-            "n",
-            "rolled back",
-            "retreated",
-            "promoted",
-            "held",
-            "relief",
-            "rollback",
-            "served",
-        )
-    ]
+    head = "world", "rps", "effect", "rule", "n", "rolled back", "retreated", "promoted", "held", "relief", "rollback"
+    cells = [(*head, "served")]
     for row in rows:
         low, high = between(row.rolled_back, row.n)
+        rule = "{} {:g}".format(*row.cell.setting) if row.cell.setting else row.cell.rule
         cells.append(
             (
                 row.cell.world,
                 f"{row.cell.rps:g}",
                 row.cell.effect,
-                row.cell.rule,
+                rule,
                 str(row.n),
-                f"{row.rolled_back / row.n:.1%} ({low:.1%} to {high:.1%})",
+                f"{row.rolled_back / row.n:.1%} ({low:.1%}-{high:.1%})",
                 f"{row.retreated / row.n:.1%}",
                 f"{row.promoted / row.n:.1%}",
                 f"{row.held / row.n:.1%}",
-                _seconds(row.relief),
-                _seconds(row.rollback),
-                f"{row.served:g}",
+                str(row.relief),
+                str(row.rollback),
+                str(row.served),
             )
         )
+    return "\n".join([f"\n{title}", *aligned(cells)])
+
+
+def aligned(cells: Sequence[Sequence[str]]) -> list[str]:
+    """Columns as wide as their widest value."""
     widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
-    lines = [
-        "  ".join(value.ljust(width) for value, width in zip(line, widths, strict=True)).rstrip() for line in cells
-    ]
-    return "\n".join([f"\n{title}", *lines])
-
-
-def _seconds(seconds: float) -> str:
-    return f"{seconds:g} s" if math.isfinite(seconds) else "-"
+    return ["  ".join(value.ljust(width) for value, width in zip(line, widths, strict=True)).rstrip() for line in cells]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -286,14 +297,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rows = measure(cells, max(int(chosen.rollouts * share), 1), chosen.jobs)
         write(rows)
         print(table(title, rows), f"\n({time.monotonic() - began:.0f} s)", flush=True)
-    return 0
+    reached = reach.check(json.loads(OUT.read_text())["rows"])
+    print("\nReach: what was asked for, at least and as a goal\n" + "\n".join(aligned(reach.lines(reached))))
+    return 0 if all(each.met for each in reached) else 1
 
 
 def write(rows: Sequence[Row]) -> None:
     """Rows measured now replace those of their cell; the others stay as they were measured last."""
 
     def key(row: dict[str, Any]) -> tuple[Any, ...]:
-        return tuple(row.get(name) for name in ("world", "rps", "effect", "rule", "metrics", "noise"))
+        return tuple(row.get(name) for name in ("world", "rps", "effect", "rule", "metrics", "noise", "setting"))
 
     known = {key(each): each for each in json.loads(OUT.read_text())["rows"]} if OUT.exists() else {}
     known |= {key(each): each for each in (row.as_json() for row in rows)}

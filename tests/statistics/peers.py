@@ -14,7 +14,7 @@ import numpy as np
 from scipy import stats
 
 from tests.statistics.rollouts import STEPS, Outcome, Scenario, counts_of_tick
-from tests.statistics.worlds import CANARY_PODS, Floats, Pods
+from tests.statistics.worlds import CANARY_PODS, Floats, Mask, Pods
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class Stream:
             result: Floats = values[:, :whole].reshape(len(values), -1, k).sum(axis=2)
             return result
 
-        counts = (summed(values) for values in (self.n_c, self.e_c, self.n_b, self.e_b))
-        return Stream(seconds, *counts, summed(self.expected) / k)
+        n_c, e_c, n_b, e_b = (summed(values) for values in (self.n_c, self.e_c, self.n_b, self.e_b))
+        return Stream(seconds, n_c, e_c, n_b, e_b, summed(self.expected) / k)
 
 
 def record(scenario: Scenario, *, rollouts: int, seed: int | list[int]) -> Stream:
@@ -141,10 +141,10 @@ RULES: dict[str, Callable[[Stream], Floats]] = {
 """Beside `oracle`, which has to be told what to look for."""
 
 
-def _below(windows: Stream, success: float) -> Floats:
+def _below(windows: Stream, success: float) -> Mask:
     """Whether a check fails; NaN is not >= anything."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        result: Floats = ~(1 - windows.e_c / windows.n_c >= success)
+        result: Mask = ~(1 - windows.e_c / windows.n_c >= success)
     return result
 
 
@@ -154,7 +154,7 @@ def _so_far(stream: Stream) -> tuple[Floats, Floats, Floats, Floats]:
     return np.maximum(n_c, 1.0), e_c, np.maximum(n_b, 1.0), e_b
 
 
-def _first(hit: Floats, dt: float) -> Floats:
+def _first(hit: Mask, dt: float) -> Floats:
     """Seconds at which each row first is true; nan for never."""
     return np.where(hit.any(axis=1), (hit.argmax(axis=1) + 1) * dt, np.nan)
 

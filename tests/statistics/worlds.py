@@ -231,7 +231,8 @@ class Pods:
         return left
 
     def _in_surge(self, t: float) -> Mask:
-        return (np.abs(t - self._surges_at - 60) < 60).any(axis=1)
+        near = np.abs(t - self._surges_at - 60) < 60
+        return near[:, 0] | near[:, 1]
 
 
 def at_rest(noise: Noise) -> Noise:
