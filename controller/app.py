@@ -25,15 +25,17 @@ import structlog
 from aiohttp import web
 
 from controller.errors import Fenced, NeedsUser
+from controller.kube.cache import Cache, Kept, Whole
 from controller.kube.credentials import load_credentials
 from controller.kube.events import EventRecorder
 from controller.kube.informer import Informer
 from controller.kube.lease import Election
 from controller.kube.objects import Object
 from controller.kube.queue import KeyedQueue
-from controller.kube.resources import DEPLOYMENTS, SECRETS
+from controller.kube.resources import DEPLOYMENTS, ENDPOINTSLICES, HTTPROUTES, SECRETS, SERVICES, Resource
 from controller.kube.transport import Api
 from controller.loop.analyst import Analyst
+from controller.loop.concern import Concern
 from controller.loop.memory import (
     CANARIES,
     DECISIONS,
@@ -49,18 +51,25 @@ from controller.model.spec import MetricsSourceSpec
 from controller.model.status import Status
 from controller.ports import Ref
 from controller.rollout.moves import Decision
+from controller.routers import httproute
 from controller.routers.httproute import HttpRouteRouter
 from controller.sources.prometheus import PrometheusSource
 from controller.telemetry.debug import serve_debug
 from controller.telemetry.metrics import CONTENT_TYPE, Inside, Metrics, Shown
 from controller.telemetry.spans import Traces
+from controller.workloads import reads
 from controller.workloads.deployment import DeploymentWorkload
 from controller.workloads.hold import Hold
 
 log = structlog.get_logger()
 
 VERSION = version("serin")
-WORKERS = 16
+WORKERS = 128
+"""looks at a time: most wait for a metrics server, and one that hangs must not keep the others from their turn"""
+CACHES_WITHIN = 5.0
+"""seconds to wait for what is only a cache: a kind that cannot be watched is read live"""
+FINISH_WITHIN = 4.0
+"""seconds for the turns in hand at a SIGTERM; less than the lease's deadline"""
 LEASE = "serin-controller"
 DEPLOYMENT = "serin-controller"
 SILENT_TOO_LONG = 120.0
@@ -107,15 +116,23 @@ class Controller:
         watched = {"namespace": options.namespace} if options.namespace else {}
         self._canaries = Informer(api, CANARIES, CanaryObject, **watched)
         self._decisions = Informer(api, DECISIONS, DecisionObject, **watched)
-        self._sources = Informer(api, SOURCES, SourceObject)
-        self._deployments = Informer(api, DEPLOYMENTS, Object, **watched)
+        self._sources: Informer[SourceObject] = Informer(api, SOURCES, SourceObject)
+        kept = {**reads.KEPT, **httproute.KEPT}
+        self._kept: dict[Resource, Informer[Kept]] = {
+            resource: Informer(
+                api, resource, Whole, shrink=keep, label_selector=reads.OF_CANARIES.get(resource), **watched
+            )
+            for resource, keep in kept.items()
+        }
+        cache = Cache(self._kept)
+        self._concern = Concern()
         self._queue = KeyedQueue()
         self._events = EventRecorder(api, "serin-controller", socket.gethostname())
         self._term = 0
         self._election: Election | None = None
         self._inside = Inside(
             canaries=self._shown,
-            watches=lambda: [(informer.resource.plural, informer.age()) for informer in self._informers],
+            watches=lambda: [(each.resource.plural, each.age(), len(each.unreadable)) for each in self._informers],
             queued=lambda: len(self._queue),
             lease_left=lambda: self._election.remaining() if self._election else 0.0,
         )
@@ -125,8 +142,8 @@ class Controller:
         source = PrometheusSource(KubeCatalog(api, self._sources, self._own_namespace))
         self._world = World(
             memory=KubeMemory(api, self._canaries, self._decisions, self._events),
-            router=HttpRouteRouter(api),
-            workload=DeploymentWorkload(api, now=_now, hold=Hold(options.hold)),
+            router=HttpRouteRouter(api, cache),
+            workload=DeploymentWorkload(api, now=_now, hold=Hold(options.hold), cache=cache),
             source=source,
             analyst=Analyst(source),
             term=lambda: self._term,
@@ -135,8 +152,13 @@ class Controller:
         )
 
     @property
+    def _own(self) -> tuple[Informer[Any], ...]:
+        """Without these nothing can be decided; without one of the others it is read live."""
+        return (self._canaries, self._decisions, self._sources)
+
+    @property
     def _informers(self) -> tuple[Informer[Any], ...]:
-        return (self._canaries, self._decisions, self._sources, self._deployments)
+        return (*self._own, *self._kept.values())
 
     async def run(self) -> None:
         """Until SIGTERM, or until everything is released with `--release-all`."""
@@ -175,9 +197,14 @@ class Controller:
                 await asyncio.to_thread(self._traces.close)
 
     async def _lead(self, election: Election) -> None:
-        for informer in self._informers:
+        for informer in self._own:
             await informer.wait_synced()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CACHES_WITHIN):
+                for informer in self._kept.values():
+                    await informer.wait_synced()
         self._term = await election.acquire()
+        self._api.limit_writes(election.remaining)
         for key in self._canaries.keys():
             self._queue.add(key)
         working = asyncio.create_task(self._queue.run(WORKERS, self._turn))
@@ -219,15 +246,8 @@ class Controller:
     def _wake_on_changes(self) -> None:
         """An event only names a Canary."""
 
-        def about(namespace: str, target: str) -> None:
-            for canary in self._canaries:
-                if canary.metadata.namespace != namespace:
-                    continue
-                named = canary.spec.get("targetRef", {}).get("name")
-                if target in {named, f"{canary.metadata.name}-canary"}:
-                    self._wake(canary.metadata.key)
-
         def on_canary(old: CanaryObject | None, new: CanaryObject | None) -> None:
+            self._concern.change(old, new)
             changed = new or old
             if changed is not None:
                 self._wake(changed.metadata.key)
@@ -236,10 +256,14 @@ class Controller:
             if new is not None:
                 self._wake(f"{new.metadata.namespace}/{new.spec.canary}")
 
-        def on_deployment(old: Object | None, new: Object | None) -> None:
+        def on_named(key: str, old: Kept | None, new: Kept | None) -> None:
+            for canary in self._concern.about(key):
+                self._wake(canary)
+
+        def on_slice(key: str, old: Kept | None, new: Kept | None) -> None:
             changed = new or old
             if changed is not None:
-                about(changed.metadata.namespace, changed.metadata.name)
+                on_named(changed.group, old, new)
 
         def on_source(old: SourceObject | None, new: SourceObject | None) -> None:
             for key in self._canaries.keys():
@@ -247,7 +271,9 @@ class Controller:
 
         self._canaries.on_change(on_canary)
         self._decisions.on_change(on_decision)
-        self._deployments.on_change(on_deployment)
+        for resource in (DEPLOYMENTS, SERVICES, HTTPROUTES):
+            self._kept[resource].on_keyed_change(on_named)
+        self._kept[ENDPOINTSLICES].on_keyed_change(on_slice)
         self._sources.on_change(on_source)
 
     def _wake(self, key: str) -> None:
@@ -282,6 +308,10 @@ class Controller:
         working, stopping = asyncio.create_task(work), asyncio.create_task(self._stop.wait())
         done, _ = await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
         stopped = working not in done
+        if stopped and self._term:
+            # What is in hand is finished: a turn cut off in the middle is safe, but somebody would have to mend it.
+            self._queue.close()
+            await asyncio.wait({working}, timeout=FINISH_WITHIN)
         for task in (working, stopping):
             task.cancel()
         results = await asyncio.gather(working, stopping, return_exceptions=True)
@@ -313,10 +343,15 @@ class Controller:
         return web.Response(text="ok\n")
 
     async def _ready(self, request: web.Request) -> web.Response:
-        missing = [informer.resource.plural for informer in self._informers if not informer.synced]
+        missing = [informer.resource.plural for informer in self._own if not informer.synced]
         if missing:
             return web.Response(status=503, text=f"not synced: {', '.join(missing)}\n")
-        return web.Response(text="ok\n")
+        odd = [
+            f"{each.resource.plural} {key}: {why}" for each in self._informers for key, why in each.unreadable.items()
+        ]
+        return web.Response(
+            text="\n".join(["ok", *(f"cannot be read, and is left alone: {one}" for one in odd[:20]), ""])
+        )
 
     async def _scrape(self, request: web.Request) -> web.Response:
         return web.Response(body=self._metrics.render(), headers={"Content-Type": CONTENT_TYPE})

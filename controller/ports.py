@@ -44,8 +44,8 @@ class TrafficRouter(Protocol):
     holds those fields, `Retryable` when the API server does not answer.
     """
 
-    async def read_weight(self, ref: Ref, spec: CanarySpec) -> Weight:
-        """The weight live traffic has now, from a live read."""
+    async def read_weight(self, ref: Ref, spec: CanarySpec, *, live: bool = True) -> Weight:
+        """The weight live traffic has now; without `live` it may be late by a moment."""
 
     async def set_weight(self, ref: Ref, spec: CanarySpec, percent: float, *, epoch: str, was: str) -> None:
         """Bring the route to `percent` and stamp it with `epoch`; `was` is the epoch seen when deciding.
@@ -58,16 +58,23 @@ class TrafficRouter(Protocol):
 
 
 class Workload(Protocol):
-    """Holds, tries and releases the revisions of one workload. The user's object stays the stable one."""
+    """Holds, tries and releases the revisions of one workload. The user's object stays the stable one.
 
-    async def read_target(self, ref: Ref, spec: CanarySpec, stable_hash: str, candidate: str) -> Target | None:
-        """The workload now; `candidate` is the template hash whose zero-replica ReplicaSets to name."""
+    Without `live` an answer may be late by a moment and less complete: good for waiting, and for taking traffic away.
+    """
 
-    async def read_canary(self, ref: Ref, spec: CanarySpec) -> CanaryPods:
+    async def read_target(
+        self, ref: Ref, spec: CanarySpec, stable_hash: str, candidate: str, *, live: bool = True
+    ) -> Target | None:
+        """The workload; `candidate` is the template hash whose zero-replica ReplicaSets a live look names."""
+
+    async def read_canary(self, ref: Ref, spec: CanarySpec, *, live: bool = True) -> CanaryPods:
         """The canary Deployment, its pods and the endpoints of its Service."""
 
-    async def read_pins(self, ref: Ref, spec: CanarySpec, target: Target, stable_hash: str) -> Pins:
-        """Whether every Service that selects the target's pods selects stable's only."""
+    async def read_pins(
+        self, ref: Ref, spec: CanarySpec, target: Target, stable_hash: str, *, live: bool = True
+    ) -> Pins:
+        """Whether every Service that selects the target's pods selects stable's only; a live look counts endpoints."""
 
     async def prove_hold(self, ref: Ref, spec: CanarySpec, target: Target) -> bool:
         """Whether a server-side dry run of a template change comes back paused."""
@@ -145,8 +152,11 @@ class MetricSource(Protocol):
     async def scrape_interval(self, spec: CanarySpec) -> float:
         """Seconds between two scrapes of this source."""
 
-    async def check(self, ref: Ref, spec: CanarySpec) -> tuple[str, ...]:
-        """Problems a person must mend, a line each: unknown source, template or namespace."""
+    async def check(self, ref: Ref, spec: CanarySpec, *, live: bool = True) -> tuple[str, ...]:
+        """Problems a person must mend, a line each: unknown source, template or namespace.
+
+        Without `live` nobody is asked, and what only the server knows is left out.
+        """
 
 
 class Provenance(Protocol):
@@ -158,7 +168,7 @@ class Provenance(Protocol):
 
 @dataclass(frozen=True)
 class CanarySeen:
-    """One Canary object from a live read."""
+    """One Canary object."""
 
     ref: Ref
     resource_version: str
@@ -174,8 +184,8 @@ class CanarySeen:
 class Memory(Protocol):
     """Where Canaries, Decisions and ReleaseRecords live: the API server. Raises `Conflict`, `Retryable`."""
 
-    async def read(self, key: str) -> CanarySeen | None:
-        """The Canary now, from a live read; None when it is gone."""
+    async def read(self, key: str, *, live: bool = True) -> CanarySeen | None:
+        """The Canary; None when it is gone. Without `live` never older than what we wrote ourselves."""
 
     async def write_status(self, seen: CanarySeen, status: Status) -> None:
         """One write, refused as `Conflict` when the object is no longer the one seen."""

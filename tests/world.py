@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from controller.errors import ApiUnavailable, Conflict, Fenced
 from controller.model.chain import Link, grown, verify_chain
@@ -31,8 +31,13 @@ SET_ONCE = (
     *("canary", "attempt", "number", "previous", "startedAt", "templateHash", "stableHash", "images", "stableImages"),
     *("origin", "evidence", "planDigest"),
 )
+LATE, LATEST = 0.15, 4.0
+"""how often a watch begins to lag, and by how many seconds at most"""
 PATIENCE = 10.0
 """seconds in which a weight above what is authorised must have been lowered, crashes included"""
+
+
+Seen = TypeVar("Seen")
 
 
 class Crash(BaseException):
@@ -247,19 +252,42 @@ def _hash(template: str) -> str:
 
 
 @dataclass
+class Watch:
+    """One watch of one process: late now and then, never back in time."""
+
+    shown: list[Any] = field(default_factory=list)
+    late_until: float = 0.0
+
+
+@dataclass
 class Hands:
     """All ports of one process: what it reads and writes, under its term."""
 
     world: World
     term: int
+    watches: dict[str, Watch] = field(default_factory=dict)
+
+    def _watched(self, what: str, now: Seen, live: bool) -> Seen:
+        """What is so, or for a look that is not live what a watch that lags by seconds has brought of it."""
+        world, watch = self.world, self.watches.setdefault(what, Watch())
+        if live:
+            return now
+        watch.shown.append(now)
+        if world.clock >= watch.late_until:
+            del watch.shown[:-1]
+            if world.chance.random() < LATE:
+                watch.late_until = world.clock + world.chance.uniform(0.5, LATEST)
+        return cast(Seen, watch.shown[0])
+
+    def _wrote(self, what: str) -> None:
+        """The reply to a write of ours came: nothing older is read from here on."""
+        self.watches[what] = Watch()
 
     # Memory
 
-    async def read(self, key: str) -> CanarySeen | None:
+    async def read(self, key: str, *, live: bool = True) -> CanarySeen | None:
         world = self.world
-        if world.gone:
-            return None
-        return CanarySeen(
+        found = CanarySeen(
             Ref("shop", "checkout", "c-1"),
             str(world.version),
             world.generation,
@@ -269,6 +297,7 @@ class Hands:
             (),
             world.remembered,
         )
+        return self._watched("canary", None if world.gone else found, live)
 
     async def write_status(self, seen: CanarySeen, status: Status) -> None:
         world = self.world
@@ -284,6 +313,7 @@ class Hands:
             _check_transition(was, status)
 
         world.write(f"status {status.phase} {status.reason}", self.term, change)
+        self._wrote("canary")
 
     async def set_finalizer(self, seen: CanarySeen, present: bool) -> None:
         world = self.world
@@ -337,10 +367,11 @@ class Hands:
 
     # TrafficRouter
 
-    async def read_weight(self, ref: Ref, spec: CanarySpec) -> Weight:
+    async def read_weight(self, ref: Ref, spec: CanarySpec, *, live: bool = True) -> Weight:
         route = self.world.route
         programmed = self.world.clock - route.changed_at >= PROGRAMMED_AFTER
-        return Weight(route.percent if route.present else 0.0, route.present, programmed, route.epoch)
+        weight = Weight(route.percent if route.present else 0.0, route.present, programmed, route.epoch)
+        return self._watched("route", weight, live)
 
     async def set_weight(self, ref: Ref, spec: CanarySpec, percent: float, *, epoch: str, was: str) -> None:
         world = self.world
@@ -359,6 +390,7 @@ class Hands:
             world.route = replace(route, percent=percent, present=True, epoch=epoch, changed_at=world.clock)
 
         world.write(f"weight {percent}", self.term, change)
+        self._wrote("route")
 
     async def remove(self, ref: Ref, spec: CanarySpec) -> None:
         world = self.world
@@ -374,10 +406,12 @@ class Hands:
 
     # Workload
 
-    async def read_target(self, ref: Ref, spec: CanarySpec, stable_hash: str, candidate: str) -> Target | None:
+    async def read_target(
+        self, ref: Ref, spec: CanarySpec, stable_hash: str, candidate: str, *, live: bool = True
+    ) -> Target | None:
         target = self.world.target
         settled = target.running == target.template or (target.paused and target.roll_left == 0)
-        return Target(
+        found = Target(
             uid=target.uid,
             generation=target.version,
             resource_version=str(target.version),
@@ -395,15 +429,18 @@ class Hands:
             stable_ready=REPLICAS,
             roll_complete=target.running == target.template,
         )
+        return self._watched("target", found, live)
 
-    async def read_canary(self, ref: Ref, spec: CanarySpec) -> CanaryPods:
+    async def read_canary(self, ref: Ref, spec: CanarySpec, *, live: bool = True) -> CanaryPods:
         fleet = self.world.fleet
-        if not fleet.attempt:
-            return CanaryPods()
-        return CanaryPods(True, fleet.attempt, fleet.replicas, fleet.ready, fleet.ready, youngest_age=fleet.age)
+        found = CanaryPods(True, fleet.attempt, fleet.replicas, fleet.ready, fleet.ready, youngest_age=fleet.age)
+        return self._watched("pods", found if fleet.attempt else CanaryPods(), live)
 
-    async def read_pins(self, ref: Ref, spec: CanarySpec, target: Target, stable_hash: str) -> Pins:
-        return Pins(pinned=self.world.pinned == stable_hash, any_pin=bool(self.world.pinned))
+    async def read_pins(
+        self, ref: Ref, spec: CanarySpec, target: Target, stable_hash: str, *, live: bool = True
+    ) -> Pins:
+        pins = Pins(pinned=self.world.pinned == stable_hash, any_pin=bool(self.world.pinned))
+        return self._watched("pins", pins, live)
 
     async def prove_hold(self, ref: Ref, spec: CanarySpec, target: Target) -> bool:
         return True
@@ -503,7 +540,7 @@ class Hands:
     async def scrape_interval(self, spec: CanarySpec) -> float:
         return 1.0
 
-    async def check(self, ref: Ref, spec: CanarySpec) -> tuple[str, ...]:
+    async def check(self, ref: Ref, spec: CanarySpec, *, live: bool = True) -> tuple[str, ...]:
         return ()
 
 

@@ -23,6 +23,7 @@ from controller.kube.transport import Api, Identified, WatchEvent, decode_alone,
 
 T = TypeVar("T")
 Change = Callable[[T | None, T | None], None]
+KeyedChange = Callable[[str, T | None, T | None], None]
 
 log = structlog.get_logger()
 
@@ -37,6 +38,8 @@ class Timing:
     backoff_cap: float = 15.0
     healthy: float = 5.0
     """A watch that lived this long is followed by the next at once."""
+    relist: float = 1800.0
+    """A watch may lose an event without a word: this is the longest it goes unnoticed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +52,17 @@ class Informer(Generic[T]):
     """All objects of one kind (or those selected), decoded as `type`, with a callback for each change.
 
     A callback gets what was known and what is now: `None` before an addition, `None` after a deletion.
-    An object that cannot be decoded is in `unreadable`, by key, and absent from the rest.
+    An object that cannot be decoded is in `unreadable`, by key, and absent from the rest. With `shrink`, what is
+    decoded is cut down before it is kept; None for an object that nobody will ask for.
     """
 
     def __init__(
         self,
         api: Api,
         resource: Resource,
-        type: type[T],
+        type: type[Any],
         *,
+        shrink: Callable[[Any], T | None] | None = None,
         namespace: str | None = None,
         label_selector: str | None = None,
         field_selector: str | None = None,
@@ -68,6 +73,7 @@ class Informer(Generic[T]):
         self.unreadable: dict[str, str] = {}
         self._api = api
         self._type = type
+        self._shrink = shrink
         self._where: dict[str, Any] = {
             "namespace": namespace,
             "label_selector": label_selector,
@@ -77,7 +83,7 @@ class Informer(Generic[T]):
         self._chance = chance
         self._backoff = Backoff(timing.backoff_base, timing.backoff_cap, chance)
         self._entries: dict[str, _Entry[T]] = {}
-        self._callbacks: list[Change[T]] = []
+        self._callbacks: list[KeyedChange[T]] = []
         self._version = 0
         self._older_lists = 0
         self._synced = asyncio.Event()
@@ -87,6 +93,10 @@ class Informer(Generic[T]):
 
     def on_change(self, callback: Change[T]) -> None:
         """Called in order, on the event loop; it should only enqueue. Register before `run`."""
+        self._callbacks.append(lambda key, old, new: callback(old, new))
+
+    def on_keyed_change(self, callback: KeyedChange[T]) -> None:
+        """The same, for what was shrunk and does not know its own name."""
         self._callbacks.append(callback)
 
     async def wait_synced(self) -> None:
@@ -128,12 +138,14 @@ class Informer(Generic[T]):
 
     async def run(self) -> Never:
         """List, then watch, for ever; only cancelling ends it."""
-        listed = False
+        listed, clock = False, asyncio.get_running_loop().time
+        relist_at = 0.0
         while True:
             try:
-                if not listed:
+                if not listed or clock() >= relist_at:
                     await self._list()
                     listed = True
+                    relist_at = clock() + self._timing.relist * (0.8 + 0.2 * self._chance())
                 await self._watch()
             except Gone as error:
                 listed = False
@@ -216,25 +228,27 @@ class Informer(Generic[T]):
         value: T | None = None
         try:
             value = decode_alone(raw, self._type)
+            if self._shrink is not None:
+                value = self._shrink(value)
             self.unreadable.pop(key, None)
         except msgspec.ValidationError as error:
             log.warning("object_unreadable", resource=self.resource.qualified, key=key, error=str(error))
             self.unreadable[key] = str(error)
         self._entries[key] = _Entry(version, value)
-        self._tell(known.value if known else None, value)
+        self._tell(key, known.value if known else None, value)
 
     def _forget(self, key: str) -> None:
         known = self._entries.pop(key, None)
         self.unreadable.pop(key, None)
         if known is not None:
-            self._tell(known.value, None)
+            self._tell(key, known.value, None)
 
-    def _tell(self, old: T | None, new: T | None) -> None:
+    def _tell(self, key: str, old: T | None, new: T | None) -> None:
         if old is None and new is None:
             return
         for callback in self._callbacks:
             try:
-                callback(old, new)
+                callback(key, old, new)
             except Exception:
                 # The picture must stay whole even when somebody who looks at it stumbles.
                 log.exception("callback_failed", resource=self.resource.qualified)

@@ -7,7 +7,8 @@ within its timeout, which is shorter than the lease's renew deadline.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+import math
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -92,11 +93,16 @@ class Api:
         self._credentials = credentials
         self._timeout = timeout
         self._pools: dict[str, aiohttp.ClientSession] = {}
+        self._may_write_for: Callable[[], float] = lambda: math.inf
 
     @classmethod
     async def connect(cls, kubeconfig: str | None = None, context: str | None = None, **options: Any) -> Api:
         """A client for the cluster that kubeconfig, environment or pod point to. Makes no request yet."""
         return cls(await load_credentials(kubeconfig, context), **options)
+
+    def limit_writes(self, seconds_left: Callable[[], float]) -> None:
+        """From here on no write lasts longer than `seconds_left()`, and none begins when nothing is left."""
+        self._may_write_for = seconds_left
 
     async def close(self) -> None:
         pools, self._pools = self._pools, {}
@@ -378,6 +384,10 @@ class Api:
         self, method: str, path: str, doing: str, content_type: str, body: Any, type: Any, dry_run: bool, lane: Lane,
         timeout: float | None,
     ) -> Any:  # fmt: skip
+        left = self._may_write_for()
+        if left <= 0:
+            raise ApiUnavailable(f"{doing}: the time in which a write is ours to make is over")
+        timeout = min(timeout or self._timeout, left)
         query = {} if method == "DELETE" else {"fieldManager": self.field_manager}
         if dry_run:
             query["dryRun"] = "All"

@@ -1,8 +1,8 @@
 """Where Canaries, Decisions and ReleaseRecords live: the API server.
 
-A Canary is read live before every decision, since what is decided moves traffic. Decisions come from the
-watch: one that is late by a moment is taken a moment later. What was stored of a record is remembered,
-because nobody else may write it.
+A Canary comes from the watch, or from our own last write where that is newer, and live before anything that moves
+traffic up. Decisions come from the watch: one that is late by a moment is taken a moment later. What was stored of
+a record is remembered, because nobody else may write it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from controller.kube.events import EventRecorder
 from controller.kube.informer import Informer
 from controller.kube.objects import Object, Reference
 from controller.kube.resources import Resource
-from controller.kube.transport import Api
+from controller.kube.transport import Api, Lane
 from controller.model.chain import grown
 from controller.model.spec import API_VERSION, GROUP, VERSION, CanarySpec, Verb, parse_canary_spec
 from controller.model.status import Status, parse_status
@@ -80,13 +80,20 @@ class KubeMemory:
         self._decisions = decisions
         self._events = events
         self._stored: dict[tuple[str, str], RecordSeen] = {}
+        self._written: dict[str, CanaryObject] = {}
+        """our last write of each, until the watch has come that far"""
+        self._specs: dict[str, tuple[tuple[str, int], tuple[CanarySpec | None, tuple[str, ...]]]] = {}
 
-    async def read(self, key: str) -> CanarySeen | None:
+    async def read(self, key: str, *, live: bool = True) -> CanarySeen | None:
         namespace, _, name = key.partition("/")
-        found = await self._api.find(CANARIES, namespace, name, CanaryObject)
+        if live:
+            found = await self._api.find(CANARIES, namespace, name, CanaryObject)
+        else:
+            found = self._known(key)
         if found is None:
+            self._specs.pop(key, None)
             return None
-        spec, problems = _parsed(found.spec)
+        spec, problems = self._spec(key, found)
         try:
             status = parse_status(found.status)
         except msgspec.ValidationError as error:
@@ -104,12 +111,34 @@ class KubeMemory:
             status=status,
         )
 
+    def _known(self, key: str) -> CanaryObject | None:
+        """From the watch, or what we wrote ourselves where the watch has not come that far."""
+        own = self._written.get(key)
+        if own is not None:
+            if self._canaries.resource_version < int(own.metadata.resource_version or 0):
+                return own
+            del self._written[key]
+        return self._canaries.by_key(key)
+
+    def _spec(self, key: str, found: CanaryObject) -> tuple[CanarySpec | None, tuple[str, ...]]:
+        """Parsed once for each version of it."""
+        of = (found.metadata.uid, found.metadata.generation)
+        known = self._specs.get(key)
+        if known is None or known[0] != of:
+            known = self._specs[key] = (of, _parsed(found.spec))
+        return known[1]
+
     async def write_status(self, seen: CanarySeen, status: Status) -> None:
         ops = [
             {"op": "test", "path": "/metadata/resourceVersion", "value": seen.resource_version},
             {"op": "add", "path": "/status", "value": rendered(status)},
         ]
-        await self._api.json_patch(CANARIES, seen.ref.namespace, seen.ref.name, ops, subresource="status")
+        ref = seen.ref
+        lane: Lane = "urgent" if status.weight < seen.status.weight else "usual"
+        written = await self._api.json_patch(
+            CANARIES, ref.namespace, ref.name, ops, subresource="status", type=CanaryObject, lane=lane
+        )
+        self._written[ref.key] = written
 
     async def set_finalizer(self, seen: CanarySeen, present: bool) -> None:
         body = {"metadata": {"resourceVersion": seen.resource_version}}

@@ -1,7 +1,8 @@
 """Observe: read all that the present phase may decide on, and nothing that could stand before a way out.
 
 While traffic has to leave the canary, the route is all that is read: a metrics outage, a missing
-template or a slow list must not come between a verdict and weight 0.
+template or a slow list must not come between a verdict and weight 0. A look that is not live asks the API
+server nothing.
 """
 
 from __future__ import annotations
@@ -24,8 +25,13 @@ OUT = frozenset({Phase.RETREATED, Phase.ROLLING_BACK})
 NOT_YET = frozenset({Phase.PENDING, Phase.IDLE})
 
 
-async def observe(seen: CanarySeen, world: World, now: datetime) -> Observed:
-    """What is so, for one turn."""
+async def observe(
+    seen: CanarySeen, world: World, now: datetime, *, live: bool = True, verdict: Verdict | None = None
+) -> Observed:
+    """What is so, for one turn. Without `live`, as far as watches have brought it: that much costs no request.
+
+    A `verdict` of this turn is not asked for again.
+    """
     status, ref = seen.status, seen.ref
     spec = _as_begun(seen.spec, status)
     base = Observed(
@@ -40,7 +46,7 @@ async def observe(seen: CanarySeen, world: World, now: datetime) -> Observed:
     if spec is None:
         return base
     if _traffic_must_leave(status):
-        weight = await world.router.read_weight(ref, spec)
+        weight = await world.router.read_weight(ref, spec, live=live)
         # A retreat may still become a rollback, or be answered, once the canary has no traffic.
         if status.phase is Phase.ROLLING_BACK or weight.percent > 0:
             return replace(base, weight=weight)
@@ -48,30 +54,25 @@ async def observe(seen: CanarySeen, world: World, now: datetime) -> Observed:
     stable_hash = status.stable.hash if status.stable else ""
     candidate = status.attempt.template_hash if status.attempt and status.phase in ACTIVE else ""
     target, canary, weight, said, record = await asyncio.gather(
-        world.workload.read_target(ref, spec, stable_hash, candidate),
-        _read_canary(seen, spec, world),
-        world.router.read_weight(ref, spec),
+        world.workload.read_target(ref, spec, stable_hash, candidate, live=live),
+        _read_canary(seen, spec, world, live),
+        world.router.read_weight(ref, spec, live=live),
         world.memory.read_decisions(ref),
         _read_record(seen, world),
     )
-    if status.attempt is None and _is_about_to_begin(status, target):
+    if live and status.attempt is None and _is_about_to_begin(status, target):
         record = await world.memory.read_last_record(ref)
-    pins, problems, proven, verdict = Pins(), seen.problems, None, Verdict()
+    pins, problems, proven = Pins(), seen.problems, None
     if target is not None:
-        pins = await world.workload.read_pins(ref, spec, target, stable_hash)
+        pins = await world.workload.read_pins(ref, spec, target, stable_hash, live=live)
     if not problems and status.phase in NOT_YET:
-        problems = await _problems(seen, spec, world, pins, weight)
-    if target is not None and _ask_for_proof(status, target):
+        problems = await _problems(seen, spec, world, pins, weight, live)
+    if live and target is not None and asks_for_proof(status, target):
         proven = await world.workload.prove_hold(ref, spec, target)
-    if status.phase in JUDGED and status.attempt is not None:
+    if verdict is None and status.phase in JUDGED and status.attempt is not None:
         verdict = await world.analyst.read_verdict(ref, spec, status.attempt, target, canary, now)
-    return Observed(
-        status=status,
-        spec=spec,
-        generation=seen.generation,
-        deleting=base.deleting,
-        has_finalizer=seen.has_finalizer,
-        term=base.term,
+    return replace(
+        base,
         problems=problems,
         target=target,
         canary=canary,
@@ -79,7 +80,7 @@ async def observe(seen: CanarySeen, world: World, now: datetime) -> Observed:
         weight=weight,
         hold_proven=proven,
         decisions=_unanswered(said, status),
-        verdict=verdict,
+        verdict=verdict or Verdict(),
         record=record,
     )
 
@@ -97,7 +98,8 @@ def _as_begun(spec: CanarySpec | None, status: Status) -> CanarySpec | None:
     return spec.model_copy(update={"analysis": Analysis.model_validate(status.attempt.analysis)})
 
 
-def _ask_for_proof(status: Status, target: Target) -> bool:
+def asks_for_proof(status: Status, target: Target) -> bool:
+    """Whether the next thing to know is if the API server holds an edit."""
     return (
         status.phase is Phase.IDLE
         and not status.edits_held
@@ -107,10 +109,10 @@ def _ask_for_proof(status: Status, target: Target) -> bool:
     )
 
 
-async def _read_canary(seen: CanarySeen, spec: CanarySpec, world: World) -> CanaryPods:
+async def _read_canary(seen: CanarySeen, spec: CanarySpec, world: World, live: bool) -> CanaryPods:
     if seen.status.phase in RESTING and not (seen.deleting or world.leaving):
         return CanaryPods()
-    return await world.workload.read_canary(seen.ref, spec)
+    return await world.workload.read_canary(seen.ref, spec, live=live)
 
 
 async def _read_record(seen: CanarySeen, world: World) -> RecordSeen:
@@ -126,7 +128,9 @@ def _is_about_to_begin(status: Status, target: Target | None) -> bool:
     return bool(status.unjudged) or (status.stable is not None and target.template_hash != status.stable.template_hash)
 
 
-async def _problems(seen: CanarySeen, spec: CanarySpec, world: World, pins: Pins, weight: Weight) -> tuple[str, ...]:
+async def _problems(
+    seen: CanarySeen, spec: CanarySpec, world: World, pins: Pins, weight: Weight, live: bool
+) -> tuple[str, ...]:
     """What a person must mend before anything moves, causes before what follows from them."""
     found: list[str] = []
     others = await world.memory.others_on_target(seen.ref, spec)
@@ -139,7 +143,7 @@ async def _problems(seen: CanarySeen, spec: CanarySpec, world: World, pins: Pins
     if weight.problem:
         found.append(f"{weight.problem} {weight.problem_message}")
     try:
-        found += await world.source.check(seen.ref, spec)
+        found += await world.source.check(seen.ref, spec, live=live)
     except (SourceUnavailable, NotFound) as error:
         found.append(f"MetricsUnavailable {error}")
     except NeedsUser as error:

@@ -1,19 +1,26 @@
-"""One turn: observe, decide, act or remember, tell. Level-triggered: an event only says which Canary to look at."""
+"""One turn: observe, decide, act or remember, tell. Level-triggered: an event only says which Canary to look at.
+
+The one thing to know: the first look takes what watches have brought and asks the API server nothing. What it comes
+to is carried out if it is to wait, or to take traffic away because of a verdict; anything else is looked at live and
+decided again first.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import structlog
 
-from controller.errors import Fenced, NeedsUser
+from controller.errors import Conflict, Fenced, NeedsUser
 from controller.loop.act import act
-from controller.loop.observe import OUT, observe
+from controller.loop.observe import OUT, asks_for_proof, observe
 from controller.loop.world import World
 from controller.model.status import ACTIVE, Phase
+from controller.model.world import Observed
 from controller.ports import CanarySeen
 from controller.rollout.decide import LOOK_AGAIN, decide, decide_refused
-from controller.rollout.moves import Become, Decision, Do, Wait
+from controller.rollout.moves import Become, Decision, Do, SetWeight, Wait
 
 log = structlog.get_logger()
 
@@ -27,30 +34,43 @@ QUIET = frozenset({"TookOver", "TrafficOnStable", "Idle", "Finishing", "Baking"}
 """changes of memory that are no news to people: no Event"""
 
 
+@dataclass(frozen=True)
+class Look:
+    """What was seen, and what it comes to."""
+
+    seen: CanarySeen
+    observed: Observed
+    decision: Decision
+
+
 async def reconcile(key: str, world: World, now: datetime) -> timedelta | None:
     """Take one Canary one move closer to its spec; say when to look again, None when it is gone."""
-    seen = await world.memory.read(key)
-    if seen is None:
+    found = None if world.live.doubts(key) else await _look(key, world, now, live=False)
+    if found is None or not _is_good_enough(found, world, now):
+        found = await _look(key, world, now, live=True, first=found)
+        world.live.looked(key, now)
+    if found is None:
         world.analyst.forget(key)
+        world.live.forget(key)
         return None
-    if seen.status.leader_epoch > world.term():
-        raise Fenced(f"{key} was written by leader {seen.status.leader_epoch}, and we are {world.term()}")
-    observed = await observe(seen, world, now)
-    decision = decide(observed, now)
-    match decision:
-        case Become(status=status):
-            await world.memory.write_status(seen, status)
-        case Do(action=action):
-            try:
+    seen, observed, decision = found.seen, found.observed, found.decision
+    try:
+        match decision:
+            case Become(status=status):
+                await world.memory.write_status(seen, status)
+            case Do(action=action):
                 await act(action, seen, observed, world)
-            except NeedsUser as error:
-                decision = decide_refused(observed, error, now)
-                log.warning("needs_user", rollout=key, reason=error.reason, message=str(error))
-                if isinstance(decision, Become):
-                    await world.memory.write_status(seen, decision.status)
-                return LOOK_AGAIN
-        case Wait():
-            pass
+            case Wait():
+                pass
+    except NeedsUser as error:
+        decision = decide_refused(observed, error, now)
+        log.warning("needs_user", rollout=key, reason=error.reason, message=str(error))
+        if isinstance(decision, Become):
+            await world.memory.write_status(seen, decision.status)
+        return LOOK_AGAIN
+    except Conflict:
+        world.live.doubt(key)
+        raise
     _tell(key, seen.status.phase, decision, world, seen)
     if isinstance(decision, Become) and decision.status.phase in OUT and seen.status.phase not in OUT:
         # The turn that carries a verdict out does not queue behind the looks at others.
@@ -58,6 +78,34 @@ async def reconcile(key: str, world: World, now: datetime) -> timedelta | None:
     if isinstance(decision, Wait):
         return _look_again(seen.status.phase, decision, now)
     return AT_ONCE
+
+
+async def _look(key: str, world: World, now: datetime, *, live: bool, first: Look | None = None) -> Look | None:
+    """Observe and decide. The verdict of the turn's first look stands while it is about the same attempt."""
+    seen = await world.memory.read(key, live=live)
+    if seen is None:
+        return None
+    if seen.status.leader_epoch > world.term():
+        raise Fenced(f"{key} was written by leader {seen.status.leader_epoch}, and we are {world.term()}")
+    same = first is not None and first.seen.status.attempt == seen.status.attempt
+    verdict = first.observed.verdict if first is not None and same else None
+    observed = await observe(seen, world, now, live=live, verdict=verdict)
+    return Look(seen, observed, decide(observed, now))
+
+
+def _is_good_enough(look: Look, world: World, now: datetime) -> bool:
+    """Whether a look that was not live may be carried out: it waits, or takes traffic away because of a verdict."""
+    observed = look.observed
+    match look.decision:
+        case Wait() if observed.target is not None and asks_for_proof(observed.status, observed.target):
+            return False
+        case Wait():
+            return not world.live.is_due(look.seen.ref.key, observed.status, now)
+        case Do(action=SetWeight(percent=0.0)):
+            return observed.status.phase in OUT
+        case Become(status=after):
+            return after.phase in OUT and (observed.verdict.fail or observed.verdict.tripped)
+    return False
 
 
 def _look_again(phase: Phase, wait: Wait, now: datetime) -> timedelta:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from controller.loop.analyst import Analyst
+from controller.loop.live import LiveLooks
 from controller.model.status import Status
 from controller.ports import Memory, MetricSource, Ref, TrafficRouter, Workload
 from controller.rollout.moves import Decision
@@ -29,5 +30,6 @@ class World:
     analyst: Analyst
     term: Callable[[], int]
     tell: Tell = tell_nobody
+    live: LiveLooks = field(default_factory=LiveLooks)
     leaving: bool = False
     """Serin is being uninstalled: every Canary is let go as if it were deleted"""

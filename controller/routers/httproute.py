@@ -7,12 +7,14 @@ apply does not conflict with us; it decides nothing, so its failure is logged an
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from typing import Any
 
 import structlog
 
 from controller.errors import Conflict, Forbidden, NeedsUser, NotFound, SerinError
-from controller.kube.resources import HTTPROUTES
+from controller.kube.cache import Cache, Keep, Kept, Whole, keep
+from controller.kube.resources import HTTPROUTES, Resource
 from controller.kube.transport import Api, Lane
 from controller.model.spec import CanarySpec
 from controller.model.world import Weight
@@ -39,13 +41,15 @@ DISOWN_TRIES = 3
 class HttpRouteRouter:
     """`ports.TrafficRouter` for HTTPRoutes."""
 
-    def __init__(self, api: Api) -> None:
+    def __init__(self, api: Api, cache: Cache | None = None) -> None:
         self._api = api
+        self._cache = cache
 
-    async def read_weight(self, ref: Ref, spec: CanarySpec) -> Weight:
-        """The weight live traffic has now, from a live read."""
+    async def read_weight(self, ref: Ref, spec: CanarySpec, *, live: bool = True) -> Weight:
+        """The weight live traffic has now; without `live`, as far as watches have brought it."""
+        known = None if live else self._known(ref, spec)
         try:
-            route = await self._read(ref, spec)
+            route = known or await self._read(ref, spec)
         except NotFound:
             return Weight(problem="RouteMissing", problem_message=_missing(ref, spec))
         except Forbidden as error:
@@ -58,15 +62,24 @@ class HttpRouteRouter:
         Raises: NeedsUser: there is no rule to split, or it must not be split. Taking traffic away is never refused.
         """
         lane: Lane = "usual" if percent else "urgent"
+        if not percent and await self._was_relieved(ref, spec, epoch, was):
+            return
         try:
             route = await self._read(ref, spec, lane)
         except NotFound as error:
             raise NeedsUser("RouteMissing", _missing(ref, spec)) from error
-        names = names_of(spec, ref.canary_name)
-        unusable = find_misfit(route, spec, names)
-        if unusable is not None and (percent or not stable_rules(route, names)):
-            raise NeedsUser(*unusable)
-        await self._write(ref, spec, render_split(route, names, percent, epoch=epoch, was=was), lane)
+        await self._write(ref, spec, render_checked(route, spec, ref.canary_name, percent, epoch, was), lane)
+
+    async def _was_relieved(self, ref: Ref, spec: CanarySpec, epoch: str, was: str) -> bool:
+        """Weight 0 in one request: the patch tests what it replaces, so what watches know of the route is enough."""
+        known = self._known(ref, spec)
+        if known is None:
+            return False
+        with suppress(Conflict, NotFound, NeedsUser):
+            patch = render_checked(known, spec, ref.canary_name, 0.0, epoch, was)
+            await self._write(ref, spec, patch, "urgent")
+            return bool(patch)
+        return False
 
     async def remove(self, ref: Ref, spec: CanarySpec) -> None:
         """Take our entries and annotations out of the route: it is as the owner wrote it."""
@@ -76,15 +89,26 @@ class HttpRouteRouter:
         except NotFound:
             return
 
+    def _known(self, ref: Ref, spec: CanarySpec) -> Route | None:
+        """The route as watches and our own writes have it; None where only the API server can tell."""
+        if self._cache is None or not self._cache.knows(HTTPROUTES):
+            return None
+        return self._cache.find(HTTPROUTES, ref.namespace, spec.traffic.http_route.name)
+
     async def _read(self, ref: Ref, spec: CanarySpec, lane: Lane = "usual") -> Route:
         route: Route = await self._api.get(HTTPROUTES, ref.namespace, spec.traffic.http_route.name, lane=lane)
         return route
+
+    def _note(self, ref: Ref, name: str, written: Route) -> None:
+        if self._cache is not None:
+            self._cache.wrote(HTTPROUTES, ref.namespace, name, written)
 
     async def _write(self, ref: Ref, spec: CanarySpec, patch: Patch, lane: Lane) -> None:
         if not patch:
             return
         name = spec.traffic.http_route.name
         written: Route = await self._api.json_patch(HTTPROUTES, ref.namespace, name, patch, lane=lane)
+        self._note(ref, name, written)
         await self._disown(ref, spec, written, lane)
 
     async def _disown(self, ref: Ref, spec: CanarySpec, route: Route, lane: Lane) -> None:
@@ -95,7 +119,7 @@ class HttpRouteRouter:
             if not patch:
                 return
             try:
-                await self._api.json_patch(HTTPROUTES, ref.namespace, name, patch, lane=lane)
+                self._note(ref, name, await self._api.json_patch(HTTPROUTES, ref.namespace, name, patch, lane=lane))
                 return
             except Conflict as error:
                 if not left:
@@ -109,6 +133,15 @@ class HttpRouteRouter:
             except SerinError as error:
                 log.warning("not_disowned", rollout=ref.key, route=name, reason=error.reason)
                 return
+
+
+def _by_namespace(whole: Whole) -> Kept | None:
+    """All annotations: whether there are any decides how the next is written."""
+    return keep(whole, str(whole.metadata.get("namespace", "")), annotations=lambda name: True)
+
+
+KEPT: dict[Resource, Keep] = {HTTPROUTES: _by_namespace}
+"""What the cache keeps for this router."""
 
 
 def names_of(spec: CanarySpec, canary_service: str) -> Names:
@@ -137,9 +170,16 @@ def parse_weight(route: Route, spec: CanarySpec, canary_service: str) -> Weight:
     )
 
 
-def render_patch(route: Route, spec: CanarySpec, canary_service: str, percent: float, *, epoch: str, was: str) -> Patch:
-    """The JSON patch `set_weight` sends; empty when nothing has to change."""
-    return render_split(route, names_of(spec, canary_service), percent, epoch=epoch, was=was)
+def render_checked(route: Route, spec: CanarySpec, canary_service: str, percent: float, epoch: str, was: str) -> Patch:
+    """The patch that brings the route to `percent`; empty when nothing has to change.
+
+    Raises: NeedsUser: there is no rule to split, or it must not be split. Taking traffic away is never refused.
+    """
+    names = names_of(spec, canary_service)
+    unusable = find_misfit(route, spec, names)
+    if unusable is not None and (percent or not stable_rules(route, names)):
+        raise NeedsUser(*unusable)
+    return render_split(route, names, percent, epoch=epoch, was=was)
 
 
 def find_misfit(route: Route, spec: CanarySpec, names: Names) -> tuple[str, str] | None:

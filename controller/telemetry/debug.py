@@ -31,7 +31,7 @@ async def serve_debug(port: int, inside: Inside) -> web.AppRunner:
         seen = {
             "leaseLeftSeconds": round(inside.lease_left(), 3),
             "queued": inside.queued(),
-            "watchAgeSeconds": {resource: round(age, 3) for resource, age in inside.watches()},
+            "watchAgeSeconds": {resource: round(age, 3) for resource, age, _ in inside.watches()},
             "canaries": {f"{one.namespace}/{one.name}": one.status.get("phase", "") for one in inside.canaries()},
         }
         return web.Response(text=json.dumps(seen, indent=1) + "\n", content_type="application/json")

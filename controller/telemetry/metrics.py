@@ -57,8 +57,8 @@ class Inside:
     """What a scrape reads from the running process."""
 
     canaries: Callable[[], Iterable[Shown]] = tuple
-    watches: Callable[[], Iterable[tuple[str, float]]] = tuple
-    """resource and seconds since the API server was last heard of on its watch"""
+    watches: Callable[[], Iterable[tuple[str, float, int]]] = tuple
+    """resource, seconds since the API server was last heard of on its watch, and objects that could not be read"""
     queued: Callable[[], int] = lambda: 0
     lease_left: Callable[[], float] = lambda: 0.0
     """seconds in which this process may still write as the leader; 0 when it is not"""
@@ -203,8 +203,9 @@ class _Now(Collector):
         found["serin_leading"].add_metric([], float(left > 0))
         found["serin_lease_left_seconds"].add_metric([], left)
         found["serin_queue_keys"].add_metric([], self._inside.queued())
-        for resource, age in self._inside.watches():
+        for resource, age, unreadable in self._inside.watches():
             found["serin_watch_age_seconds"].add_metric([resource], age)
+            found["serin_unreadable_objects"].add_metric([resource], unreadable)
         phases: Tally[str] = Tally()
         for canary in self._inside.canaries():
             phases[_count(canary, found)] += 1
@@ -222,6 +223,11 @@ class _Now(Collector):
             GaugeMetricFamily("serin_queue_keys", "Canaries that wait for a look."),
             GaugeMetricFamily(
                 "serin_watch_age_seconds", "Seconds since a watch was last heard of.", labels=["resource"]
+            ),
+            GaugeMetricFamily(
+                "serin_unreadable_objects",
+                "Objects whose shape is unknown, and which are left alone.",
+                labels=["resource"],
             ),
             GaugeMetricFamily("serin_canaries", "Canaries by phase.", labels=["phase"]),
             GaugeMetricFamily(

@@ -14,7 +14,8 @@ from datetime import datetime
 from typing import Any
 
 from controller.errors import Conflict, Forbidden, NeedsUser, NotFound, Refused
-from controller.kube.resources import DEPLOYMENTS, ENDPOINTSLICES, PODS, REPLICASETS, SERVICES, Resource
+from controller.kube.cache import Cache
+from controller.kube.resources import DEPLOYMENTS, PODS, REPLICASETS, SERVICES, Resource
 from controller.kube.transport import Api
 from controller.model.spec import CanarySpec
 from controller.model.world import CanaryPods, Pins, Target
@@ -35,6 +36,7 @@ from controller.workloads.parse import (
     render_selector,
     template_hash,
 )
+from controller.workloads.reads import CachedReads, LiveReads, Reads
 from controller.workloads.render import (
     HELD_BY,
     Op,
@@ -64,48 +66,65 @@ from controller.workloads.services import (
 
 Found = dict[str, Any]
 
-_SERVICE_OF_SLICE = "kubernetes.io/service-name"
 _FORGET_TRIES = 3
 
 
 class DeploymentWorkload:
     """Holds, tries and releases the revisions of one Deployment. `now` is the clock that pod ages are told by."""
 
-    def __init__(self, api: Api, *, now: Callable[[], datetime], hold: Hold = Hold.AUTO) -> None:
+    def __init__(
+        self, api: Api, *, now: Callable[[], datetime], hold: Hold = Hold.AUTO, cache: Cache | None = None
+    ) -> None:
         self._api = api
+        self._live = LiveReads(api)
+        self._cached = CachedReads(cache) if cache is not None else None
         self._now = now
         self._hold = hold
 
     # Reading
 
-    async def read_target(self, ref: Ref, spec: CanarySpec, stable_hash: str, candidate: str) -> Target | None:
-        """The Deployment now, from a live read; None when it does not exist."""
-        deployment = await self._find(DEPLOYMENTS, ref, spec.target_ref.name)
+    async def read_target(
+        self, ref: Ref, spec: CanarySpec, stable_hash: str, candidate: str, *, live: bool = True
+    ) -> Target | None:
+        """The Deployment; None when it does not exist."""
+        reads = self._reads(live)
+        deployment = await reads.find(DEPLOYMENTS, ref.namespace, spec.target_ref.name)
         if deployment is None:
             return None
-        replicasets = await self._replicasets(ref, deployment)
+        replicasets = await reads.replicasets(ref.namespace, deployment)
         paused = await self._rests_paused()
         return parse_target(
             deployment, replicasets, spec, stable_hash=stable_hash, candidate=candidate, rests_paused=paused
         )
 
-    async def read_canary(self, ref: Ref, spec: CanarySpec) -> CanaryPods:
+    async def read_canary(self, ref: Ref, spec: CanarySpec, *, live: bool = True) -> CanaryPods:
         """The canary Deployment, its pods and the endpoints of its Service."""
-        deployment = await self._find(DEPLOYMENTS, ref, ref.canary_name)
+        reads = self._reads(live)
+        deployment = await reads.find(DEPLOYMENTS, ref.namespace, ref.canary_name)
         if deployment is None or not is_owned_by(deployment, ref.uid):
             return CanaryPods()
-        pods, slices = await asyncio.gather(self._canary_pods(ref, deployment), self._slices(ref, [ref.canary_name]))
+        pods, slices = await asyncio.gather(
+            reads.canary_pods(ref.namespace, deployment), reads.canary_slices(ref.namespace, ref.canary_name)
+        )
         return parse_canary(deployment, pods, slices, owner=ref.uid, now=self._now())
 
-    async def read_pins(self, ref: Ref, spec: CanarySpec, target: Target, stable_hash: str) -> Pins:
-        """Whether every Service that selects the target's pods selects stable's only, and what keeps it from that."""
+    async def read_pins(
+        self, ref: Ref, spec: CanarySpec, target: Target, stable_hash: str, *, live: bool = True
+    ) -> Pins:
+        """Whether every Service that selects the target's pods selects stable's only, and what keeps it from that.
+
+        Which pods stand behind the Services is asked only in a live look.
+        """
+        reads = self._reads(live)
         stable_labels = labels_of(target.settled_template or target.template)
-        services = await self._services(ref, spec, [stable_labels, labels_of(target.template)])
-        problems = await self._service_problems(ref, spec, services, stable_labels, stable_hash)
+        services = await self._services(reads, ref, spec, [stable_labels, labels_of(target.template)])
+        strangers: dict[str, tuple[str, ...]] = {}
         foreign: list[str] = []
-        if stable_hash and services and all(service.is_pinned(stable_hash) for service in services):
-            foreign = await self._foreign_endpoints(ref, spec, services, stable_hash)
-        return parse_pins(services, stable_hash, problems, foreign)
+        if reads.live:
+            strangers = await self._strangers(ref, spec, services, stable_hash)
+            if stable_hash and services and all(service.is_pinned(stable_hash) for service in services):
+                foreign = await self._foreign_endpoints(ref, spec, services, stable_hash)
+        return parse_pins(services, stable_hash, find_problems(services, spec, stable_labels, strangers), foreign)
 
     async def prove_hold(self, ref: Ref, spec: CanarySpec, target: Target) -> bool:
         """Whether a dry-run edit that asks not to be paused comes back paused, or is refused where the pause stays."""
@@ -124,13 +143,15 @@ class DeploymentWorkload:
     async def pin(self, ref: Ref, spec: CanarySpec, stable_hash: str) -> None:
         """Pin every Service that selects the target's pods. Raises `NeedsUser` where one cannot be."""
         deployment = await self._get_target(ref, spec)
-        replicasets = await self._replicasets(ref, deployment)
+        replicasets = await self._live.replicasets(ref.namespace, deployment)
         stable = [found for found in replicasets if labels_of(found).get(HASH_LABEL) == stable_hash]
         if not stable:
             raise Conflict(f"Deployment {spec.target_ref.name} has no ReplicaSet {stable_hash} to pin Services to")
         stable_labels = labels_of(plain_template(stable[0]["spec"]["template"]))
-        services = await self._services(ref, spec, [stable_labels, labels_of(deployment["spec"]["template"])])
-        problems = await self._service_problems(ref, spec, services, stable_labels, stable_hash)
+        templates = [stable_labels, labels_of(deployment["spec"]["template"])]
+        services = await self._services(self._live, ref, spec, templates)
+        strangers = await self._strangers(ref, spec, services, stable_hash)
+        problems = find_problems(services, spec, stable_labels, strangers)
         if problems:
             raise NeedsUser(problems[0].partition(" ")[0], "; ".join(problems))
         for service in services:
@@ -139,7 +160,7 @@ class DeploymentWorkload:
 
     async def unpin(self, ref: Ref, spec: CanarySpec) -> None:
         """Take our pins off; a Service somebody else pinned stays as it is."""
-        for service in await self._services(ref, spec, []):
+        for service in await self._services(self._live, ref, spec, []):
             if service.ours:
                 await self._patch_users(SERVICES, ref, service.body, unpin_ops(service))
 
@@ -186,7 +207,7 @@ class DeploymentWorkload:
         deployment = await self._find_ours(DEPLOYMENTS, ref)
         if deployment is None:
             return
-        for pod in await self._canary_pods(ref, deployment):
+        for pod in await self._live.canary_pods(ref.namespace, deployment):
             if "deletionTimestamp" not in pod["metadata"]:
                 await self._delete(PODS, ref, pod)
 
@@ -236,11 +257,12 @@ class DeploymentWorkload:
         self._hold = await find_hold(self._api, self._hold)
         return self._hold is Hold.PAUSE
 
+    def _reads(self, live: bool) -> Reads:
+        """The cache only where it is allowed and complete."""
+        return self._live if live or self._cached is None or not self._cached.complete else self._cached
+
     async def _find(self, resource: Resource, ref: Ref, name: str) -> Found | None:
-        try:
-            return await self._api.get(resource, ref.namespace, name)
-        except NotFound:
-            return None
+        return await self._live.find(resource, ref.namespace, name)
 
     async def _find_ours(self, resource: Resource, ref: Ref) -> Found | None:
         """The object under the canary's name. Raises `NeedsUser` when it is somebody else's."""
@@ -269,45 +291,32 @@ class DeploymentWorkload:
             raise Conflict(f"Deployment {spec.target_ref.name} changed since it was read")
         return deployment
 
-    async def _replicasets(self, ref: Ref, deployment: Object) -> list[Found]:
-        selector = render_selector(deployment["spec"]["selector"])
-        found = await self._api.list(REPLICASETS, ref.namespace, label_selector=selector)
-        return [each for each in found.items if is_owned_by(each, deployment["metadata"]["uid"])]
+    async def _services(
+        self, reads: Reads, ref: Ref, spec: CanarySpec, labels: Sequence[dict[str, str]]
+    ) -> list[Selecting]:
+        return parse_services(await reads.services(ref.namespace), spec, ref.name, ref.canary_name, labels)
 
-    async def _canary_pods(self, ref: Ref, canary: Object) -> Sequence[Found]:
-        selector = render_selector(canary["spec"]["selector"])
-        return (await self._api.list(PODS, ref.namespace, label_selector=selector)).items
-
-    async def _slices(self, ref: Ref, services: Sequence[str]) -> Sequence[Found]:
-        selector = f"{_SERVICE_OF_SLICE} in ({','.join(services)})"
-        return (await self._api.list(ENDPOINTSLICES, ref.namespace, label_selector=selector)).items
-
-    async def _services(self, ref: Ref, spec: CanarySpec, labels: Sequence[dict[str, str]]) -> list[Selecting]:
-        listed = await self._api.list(SERVICES, ref.namespace)
-        return parse_services(listed.items, spec, ref.name, ref.canary_name, labels)
-
-    async def _service_problems(
-        self, ref: Ref, spec: CanarySpec, services: Sequence[Selecting], stable_labels: dict[str, str], stable_hash: str
-    ) -> tuple[str, ...]:
+    async def _strangers(
+        self, ref: Ref, spec: CanarySpec, services: Sequence[Selecting], stable_hash: str
+    ) -> dict[str, tuple[str, ...]]:
         """Pods are asked for only where a pin is still to come: after it, strangers are out of reach."""
         strangers = {}
         for service in services:
             if service.bare and not service.is_pinned(stable_hash):
                 selector = render_selector({"matchLabels": service.bare})
-                # From the API server's cache: this is asked on every turn, and nothing is written on its answer alone.
-                pods = await self._api.list(PODS, ref.namespace, label_selector=selector, resource_version="0")
-                strangers[service.name] = find_strangers(pods.items, spec.target_ref.name)
-        return find_problems(services, spec, stable_labels, strangers)
+                pods = await self._live.pods(ref.namespace, selector, from_cache=True)
+                strangers[service.name] = find_strangers(pods, spec.target_ref.name)
+        return strangers
 
     async def _foreign_endpoints(
         self, ref: Ref, spec: CanarySpec, services: Sequence[Selecting], stable_hash: str
     ) -> list[str]:
         name = spec.target_ref.name
-        slices = await self._slices(ref, [service.name for service in services])
+        slices = await self._live.slices(ref.namespace, [service.name for service in services])
         if not foreign_endpoints(slices, name, stable_hash, set()):
             return []
-        pods = await self._api.list(PODS, ref.namespace, label_selector=f"{HASH_LABEL}={stable_hash}")
-        return foreign_endpoints(slices, name, stable_hash, {pod["metadata"]["name"] for pod in pods.items})
+        pods = await self._live.pods(ref.namespace, f"{HASH_LABEL}={stable_hash}")
+        return foreign_endpoints(slices, name, stable_hash, {pod["metadata"]["name"] for pod in pods})
 
     async def _apply_service(self, ref: Ref, spec: CanarySpec, user: Object, attempt: str) -> None:
         existing = await self._find_ours(SERVICES, ref)

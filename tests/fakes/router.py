@@ -55,7 +55,7 @@ class FakeRouter:
         """The gateway reports every route as it is now."""
         self.routes = {key: replace(route, programmed=True) for key, route in self.routes.items()}
 
-    async def read_weight(self, ref: Ref, spec: CanarySpec) -> Weight:
+    async def read_weight(self, ref: Ref, spec: CanarySpec, *, live: bool = True) -> Weight:
         self._fail()
         route = self.routes.get(_key(ref, spec))
         if route is None:

@@ -49,6 +49,8 @@ class Life:
 
     def __init__(self, world: World, chance: random.Random, misfortune: float) -> None:
         self.world, self.chance, self.misfortune = world, chance, misfortune
+        self.arrives = 0.2
+        """how often a second brings a request that was late"""
         self.term = 1
         self.leader = Process(world, 1)
         self.stalled: list[Process] = []
@@ -95,7 +97,7 @@ class Life:
     def _old_leader_wakes(self) -> None:
         """A request arrives late; a leader that was stopped goes on. What an older term tries must be refused."""
         late = self.world.late
-        if late and self.chance.random() < 0.2 and (late[0][1] == self.term or self._barrier_stands()):
+        if late and self.chance.random() < self.arrives and (late[0][1] == self.term or self._barrier_stands()):
             self.world.deliver_late()
         if not self.stalled or not self._barrier_stands() or self.chance.random() < 0.8:
             return
@@ -219,6 +221,7 @@ def test_a_deleted_canary_leaves_nothing_behind(seed: int) -> None:
 def test_a_raise_that_arrives_after_an_abort_is_refused() -> None:
     """The weight is 0 already when the abort comes: only the stamp tells the late request from a wanted one."""
     life = adopted(0, {}, misfortune=0.0)
+    life.arrives = 0.0
     world = life.world
 
     def lose_the_raise(what: str) -> None:

@@ -18,12 +18,14 @@ class RouteStore:
         self.route = deepcopy(route)
         self.patches: list[list[dict[str, Any]]] = []
         self.lanes: list[str] = []
+        self.reads = 0
         self.interrupt: list[Any] = []
         """called before each of the next patches: what somebody else does to the route meanwhile"""
 
     async def get(self, resource: Resource, namespace: str, name: str, *, lane: str = "usual") -> dict[str, Any]:
         if name != self.route["metadata"]["name"]:
             raise NotFound(f"no {name}")
+        self.reads += 1
         return deepcopy(self.route)
 
     async def json_patch(

@@ -183,3 +183,44 @@ async def test_a_route_that_became_unfit_takes_no_more_traffic_but_gives_it_back
     await router.set_weight(REF, SPEC, 0, epoch="1.1", was="1.0")
 
     assert (await router.read_weight(REF, SPEC)).percent == 0
+
+
+class Watched:
+    """Stands where `kube.cache.Cache` stands, and shows one picture of the route."""
+
+    def __init__(self, picture: dict[str, Any]) -> None:
+        self.picture = picture
+
+    def knows(self, resource: Any) -> bool:
+        return True
+
+    def find(self, resource: Any, namespace: str, name: str) -> dict[str, Any] | None:
+        return self.picture
+
+    def wrote(self, resource: Any, namespace: str, name: str, body: dict[str, Any]) -> None:
+        self.picture = body
+
+
+async def test_weight_0_needs_no_reading_where_a_watch_knows_the_route() -> None:
+    store = RouteStore(route())
+    watched = Watched(store.route)
+    router = HttpRouteRouter(store, watched)  # type: ignore[arg-type]
+    await router.set_weight(REF, SPEC, 5, epoch="1.0", was="")
+    store.reads = 0
+
+    await router.set_weight(REF, SPEC, 0, epoch="1.1", was="1.0")
+
+    assert (store.reads, (await router.read_weight(REF, SPEC)).percent) == (0, 0)
+    assert (await router.read_weight(REF, SPEC, live=False)).percent == 0
+
+
+@pytest.mark.parametrize("picture", [5, 0])
+async def test_weight_0_is_reached_also_where_the_picture_is_old(picture: float) -> None:
+    store = RouteStore(route())
+    await HttpRouteRouter(store).set_weight(REF, SPEC, picture, epoch="1.0", was="")  # type: ignore[arg-type]
+    old = Watched(store.route)
+    await HttpRouteRouter(store).set_weight(REF, SPEC, 90, epoch="1.0", was="1.0")  # type: ignore[arg-type]
+
+    await HttpRouteRouter(store, old).set_weight(REF, SPEC, 0, epoch="1.0", was="1.0")  # type: ignore[arg-type]
+
+    assert (await HttpRouteRouter(store).read_weight(REF, SPEC)).percent == 0  # type: ignore[arg-type]

@@ -50,7 +50,7 @@ def everything() -> Metrics:
     metrics = Metrics(
         inside=Inside(
             canaries=lambda: [Shown("shop", "checkout", shown)],
-            watches=lambda: [("canaries", 1.5)],
+            watches=lambda: [("canaries", 1.5, 2)],
             queued=lambda: 3,
             lease_left=lambda: 5.5,
         )
