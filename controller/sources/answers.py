@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from controller.ports import ArmSamples, RawSample
 from controller.sources.templates import ArmSelectors, Selector
@@ -21,6 +22,8 @@ class Series:
 
     labels: Mapping[str, str]
     samples: tuple[tuple[float, float], ...]
+    partial: bool = False
+    """some of its samples could not be used"""
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,30 @@ class Matrix:
 
     series: tuple[Series, ...]
     partial: bool = False
+
+    def pick(self, selectors: Sequence[Selector], since: float, until: float) -> Matrix:
+        """The part of an answer to several that is about these, in (since, until]; partial by its own series."""
+        found = {id(each): each for selector in selectors for each in self._selected(selector)}
+        cut = tuple(
+            Series(each.labels, tuple(one for one in each.samples if since < one[0] <= until), each.partial)
+            for each in found.values()
+        )
+        return Matrix(cut, self.partial or any(each.partial for each in cut))
+
+    def _selected(self, selector: Selector) -> list[Series]:
+        exact = [(each.label, each.value) for each in selector.matchers if each.operator == "=" and each.value]
+        exact.append(("__name__", selector.metric))
+        candidates = min((self._by_label.get(each, []) for each in exact), key=len)
+        return [each for each in candidates if selector.matches(each.labels)]
+
+    @cached_property
+    def _by_label(self) -> dict[tuple[str, str], list[Series]]:
+        """So that sorting an answer for many does not look at every series for each of them."""
+        index: dict[tuple[str, str], list[Series]] = {}
+        for each in self.series:
+            for label in each.labels.items():
+                index.setdefault(label, []).append(each)
+        return index
 
 
 def series_key(labels: Mapping[str, str]) -> str:
@@ -48,13 +75,13 @@ def parse_matrix(result: object, *, since: float, until: float) -> Matrix:
     """
     if not isinstance(result, list):
         raise ValueError("the result is not a list")
-    partial, series = False, []
+    series = []
     for each in result:
         if not (
             isinstance(each, dict) and isinstance(each.get("metric"), dict) and isinstance(each.get("values"), list)
         ):
             raise ValueError("the result is not a matrix")
-        samples = []
+        partial, samples = False, []
         for pair in each["values"]:
             sample = _parse_sample(pair)
             if sample is None:
@@ -62,8 +89,8 @@ def parse_matrix(result: object, *, since: float, until: float) -> Matrix:
             elif since < sample[0] <= until:
                 samples.append(sample)
         labels = {str(name): str(value) for name, value in each["metric"].items()}
-        series.append(Series(labels, tuple(sorted(samples))))
-    return Matrix(tuple(series), partial)
+        series.append(Series(labels, tuple(sorted(samples)), partial))
+    return Matrix(tuple(series))
 
 
 def _parse_sample(pair: object) -> tuple[float, float] | None:

@@ -36,12 +36,12 @@ from controller.errors import NeedsUser, NotFound, SourceUnavailable
 from controller.model.spec import CanarySpec, ErrorRatio, Metric, MetricsSourceSpec, Template
 from controller.ports import MetricSamples, Ref
 from controller.sources.answers import Matrix, parse_bounds, parse_matrix, read_arm, read_slower
+from controller.sources.sharing import Sharing
 from controller.sources.templates import (
     BUILT_IN,
     ArmSelectors,
     bound_of,
     fill,
-    join,
     parameters,
     parse_selector,
     problems_of,
@@ -94,6 +94,7 @@ class PrometheusSource:
         self._clock = clock
         self._servers: dict[str, tuple[MetricsSourceSpec, str, _Server]] = {}
         self._tokens: dict[tuple[str, str], tuple[float, str]] = {}
+        self._sharing = Sharing()
         self._in_flight: dict[tuple[str, str, float], asyncio.Task[_Answer]] = {}
         self._bounds: dict[tuple[str, str], tuple[float, tuple[float, ...]]] = {}
 
@@ -113,7 +114,7 @@ class PrometheusSource:
             canary, stable = (select_arm(template, parameters(ref, spec, arm), threshold=threshold) for arm in ARMS)
         except ValueError as error:
             raise NeedsUser("TemplateInvalid", f"template {name}: {error}") from error
-        matrix = await self._read_matrix(source, spec.analysis.source, (canary, stable), since, until)
+        matrix = await self._read_matrix(source, ref, spec, (name, threshold), (canary, stable), since, until)
         if threshold is None:
             return MetricSamples(
                 metric.name, read_arm(matrix, canary), read_arm(matrix, stable), partial=matrix.partial
@@ -233,20 +234,28 @@ class PrometheusSource:
     async def _read_matrix(
         self,
         source: MetricsSourceSpec,
-        name: str,
+        ref: Ref,
+        spec: CanarySpec,
+        template: tuple[str, timedelta | None],
         arms: tuple[ArmSelectors, ArmSelectors],
         since: datetime,
         until: datetime,
     ) -> Matrix:
-        begin, end = since.timestamp(), until.timestamp()
-        span = max(int((end - begin) * 1000) + 1, 1)
-        wanted = [each for arm in arms for each in (arm.requests, arm.bad) if each is not None]
-        answer = await self._ask(source, name, f"{join(wanted)}[{span}ms]", round(end, 3))
-        try:
-            matrix = parse_matrix(answer.result, since=begin, until=end)
-        except ValueError as error:
-            raise SourceUnavailable(name, str(error)) from error
-        return Matrix(matrix.series, matrix.partial or answer.warned)
+        """Asked together with the other canaries of the namespace that use this template."""
+        name = spec.analysis.source
+
+        async def ask(query: str, begin: float, end: float) -> Matrix:
+            span = max(int((end - begin) * 1000) + 1, 1)
+            answer = await self._ask(source, name, f"{query}[{span}ms]", round(end, 3))
+            try:
+                matrix = parse_matrix(answer.result, since=begin, until=end)
+            except ValueError as error:
+                raise SourceUnavailable(name, str(error)) from error
+            return Matrix(matrix.series, answer.warned)
+
+        every = source.scrape_interval.total_seconds()
+        group = (name, source.url, ref.namespace, *template)
+        return await self._sharing.read(group, arms, since.timestamp(), until.timestamp(), every=every, ask=ask)
 
     async def _ask(self, source: MetricsSourceSpec, name: str, query: str, at: float) -> _Answer:
         """One answer for all who ask the same at the same time."""
