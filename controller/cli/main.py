@@ -43,6 +43,14 @@ degrees: assisted (a person at each edit), generated (a person committed it), au
 
 Notes under refs/notes/ai are not fetched by a plain clone: git fetch origin 'refs/notes/ai:refs/notes/ai'
 """
+ATTEST_AFTER = """\
+examples:
+  openssl genpkey -algorithm ed25519 -out key.pem && openssl pkey -in key.pem -pubout -out key.pub
+  kubectl canary attest registry/shop@sha256:... --key key.pem --range v1.7..HEAD --accountable mailto:owner@example.com
+
+--origin says whose work it is where the commits do not; it cannot take a mark back. SERIN_KEY_PASSWORD opens an
+encrypted key. Logins of `docker login` are used. The prompt itself is never sent anywhere.
+"""
 DECISIONS = {
     "approve": (
         "open the gate out of one step",
@@ -186,13 +194,46 @@ def build_parser() -> argparse.ArgumentParser:
     _add_range(origin)
     origin.add_argument("-o", "--output", choices=["json"], default="", help="for programs; names are stable")
 
+    attest = add(
+        "attest",
+        "sign who wrote what is in an image, and attach it to the image",
+        "Reads the commits as `origin` does, signs a change-origin statement for the image's digest (DSSE, ECDSA "
+        "P-256 or\nEd25519) and pushes it to the registry, where the controller finds it. For the build, which holds "
+        "the key.",
+        "attest:run",
+        ATTEST_AFTER,
+    )
+    attest.add_argument("image", metavar="IMAGE@DIGEST", help="the image by its digest: a tag can be moved")
+    attest.add_argument("--key", required=True, metavar="FILE", help="private key in PEM, - for standard input")
+    _add_range(attest, flag=True)
+    attest.add_argument("--origin", choices=["human", "automation", "mixed", "unknown", "ai"], default="")
+    attest.add_argument("--degree", choices=["assisted", "generated", "autonomous"], default="")
+    attest.add_argument("--tool", action="append", default=[], metavar="NAME[=MODEL]", help="a tool used; repeatable")
+    attest.add_argument("--prompter", action="append", default=[], metavar="ID", help="who prompted it; repeatable")
+    attest.add_argument("--accountable", default="", metavar="ID", help="who answers for the change")
+    attest.add_argument("--reversible", choices=["yes", "no"], help="whether it can be taken back by rolling back")
+    attest.add_argument("--human-modifications", default="", metavar="TEXT", help="what people changed of an AI's work")
+    attest.add_argument(
+        "--prompt-file", default="", metavar="FILE", help="its digest goes into the statement, not its text"
+    )
+    attest.add_argument("--prompt-uri", default="", metavar="URI", help="where the prompt is kept")
+    attest.add_argument("--source", default="", metavar="URI", help="the repository (default: the clone's origin)")
+    attest.add_argument("--change", default="", metavar="URL", help="the pull request")
+    attest.add_argument("-o", "--output", default="", metavar="FILE", help="write the envelope to this file as well")
+    attest.add_argument("--no-push", action="store_true", help="do not ask the registry")
+    attest.add_argument("--plain-http", action="store_true", help="the registry has no TLS")
+
     add("version", "version of this plugin and of the controller", "", "version:run")
     return parser
 
 
-def _add_range(command: argparse.ArgumentParser) -> None:
+def _add_range(command: argparse.ArgumentParser, *, flag: bool = False) -> None:
     """Which commits, and what stands beside them."""
-    command.add_argument("range", nargs="?", default="HEAD", metavar="RANGE", help="as of git log: A..B (default HEAD)")
+    help_text = "as of git log: A..B (default HEAD, the whole history)"
+    if flag:
+        command.add_argument("--range", default="HEAD", metavar="RANGE", help=help_text)
+    else:
+        command.add_argument("range", nargs="?", default="HEAD", metavar="RANGE", help=help_text)
     command.add_argument("--repo", default=".", metavar="DIR", help="the clone (default: this directory)")
     command.add_argument(
         "--unmarked",
