@@ -350,6 +350,14 @@ def _start_prometheus(cluster: Cluster) -> None:
             {
                 "job_name": "pods",
                 "file_sd_configs": [{"files": [str(folder / "pods.json")]}],
+                "relabel_configs": [{"source_labels": ["namespace"], "regex": "serin-system", "action": "drop"}],
+            },
+            # As the chart's ServiceMonitor has it: `namespace` in Serin's own metrics is that of a Canary.
+            {
+                "job_name": "serin",
+                "honor_labels": True,
+                "file_sd_configs": [{"files": [str(folder / "pods.json")]}],
+                "relabel_configs": [{"source_labels": ["namespace"], "regex": "serin-system", "action": "keep"}],
             },
         ],
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -105,7 +106,7 @@ def test_an_alert_that_nobody_leads_fires_where_no_replica_does(cluster: Running
 def test_what_should_be_quiet_asks_for_series_that_exist(cluster: RunningCluster, serin: None, name: str) -> None:
     """An alert on a misspelt metric is quiet for ever: each name in it is one that the controller serves."""
     expr = questions()[name][0]
-    words = {word for word in expr.replace("(", " ").replace("{", " ").replace("[", " ").split() if "serin_" in word}
+    words = set(re.findall(r"serin_\w+", expr))
     served = {one["metric"]["__name__"] for one in ask(cluster, 'group by (__name__) ({__name__=~"serin_.+"})')} | {
         "serin_canary_waiting_since_seconds",
         "serin_turn_failures_total",
