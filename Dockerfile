@@ -1,14 +1,28 @@
-# The controller's image. Versions come from requirements.lock, and so do the hashes that downloads are checked
-# against; what the lock holds for development only stays out.
-FROM python:3.13-slim AS build
-RUN pip install --no-cache-dir uv==0.13.9
-WORKDIR /src
-COPY pyproject.toml requirements.lock README.md LICENSE ./
-COPY controller controller
-RUN python -m venv /opt/serin \
- && VIRTUAL_ENV=/opt/serin uv pip install --no-cache --compile-bytecode --constraint requirements.lock .
+# The controller's image. Nothing is installed that requirements.lock does not name with its hash, the build tool of the
+# wheel included, and the base is named by its digest:
+#
+#     docker build --build-arg BASE=python:3.13-slim@sha256:... -t serin:0.1.0 .
+#
+# It runs as nobody, needs no writable file system, and holds its bill of materials in /opt/serin/sbom.cdx.json.
+ARG BASE=python:3.13-slim
 
-FROM python:3.13-slim
+FROM ${BASE} AS build
+ARG BASE
+RUN case "$BASE" in *@sha256:*) ;; *) echo "give the base by digest: --build-arg BASE=$BASE@sha256:..." >&2; exit 1 ;; esac
+WORKDIR /src
+COPY requirements.lock pyproject.toml README.md LICENSE ./
+COPY release/lock.py release/lock.py
+RUN python release/lock.py build > build.lock && python release/lock.py runtime > runtime.lock
+RUN python -m venv /opt/build && /opt/build/bin/pip install --no-cache-dir --require-hashes -r build.lock
+RUN python -m venv /opt/serin && /opt/serin/bin/pip install --no-cache-dir --require-hashes -r runtime.lock
+COPY controller controller
+RUN /opt/build/bin/hatchling build -t wheel -d dist
+RUN /opt/serin/bin/pip install --no-cache-dir --no-index --no-deps dist/*.whl
+RUN python release/lock.py sbom > /opt/serin/sbom.cdx.json
+# The image installs nothing any more.
+RUN /opt/serin/bin/pip uninstall --yes pip
+
+FROM ${BASE}
 COPY --from=build /opt/serin /opt/serin
 ENV PATH=/opt/serin/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 USER 65532:65532

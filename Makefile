@@ -13,10 +13,10 @@ READY := $(VENV)/.ready
 # Nothing is written beside the sources but what .gitignore names.
 PYTEST := $(PYTHON) -m pytest
 # Stories of a Serin that Helm installed. test_rights comes last: it looks at what the others made the controller do.
-WITH_SERIN := $(addprefix tests/cluster/test_,release.py bad_input.py observability.py rights.py)
+WITH_SERIN := $(addprefix tests/cluster/test_,release.py bad_input.py observability.py gitops.py rights.py)
 FAST := tests/unit tests/property tests/simulation tests/contract
 
-.PHONY: help venv demo down check test bench bench-judge manifests lock
+.PHONY: help venv demo down check test bench bench-judge manifests release lock
 
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | column -t -s '|' 2>/dev/null \
@@ -63,6 +63,7 @@ check: $(READY) ## fast: format, lint, types, imports, doctests and every test w
 
 test: check ## check, then the statistics and the tests on the local cluster
 	@echo "==> statistics"; $(PYTEST) -q tests/statistics
+	@echo "==> packaging: the image as far as it can be built without an engine, and the plugin"; $(PYTEST) -q tests/packaging
 	@echo "==> cluster tests (the first run builds the tools of the cluster: some minutes, once)"
 	@$(PYTHON) -m tests.cluster run -- $(PYTEST) -q tests/cluster --ignore tests/cluster/test_chart.py \
 	  $(foreach one,$(WITH_SERIN),--ignore $(one))
@@ -83,5 +84,10 @@ manifests: $(READY) ## write manifests/crd from the models, the chart's copies o
 	@cp -r manifests/crd manifests/admission manifests/rbac manifests/observability charts/serin/files/
 	@$(PYTHON) -m tests.values docs/values.md
 
+release: $(READY) ## the wheel, the plugin for krew and the bill of materials, in dist/
+	@$(VENV)/bin/hatchling build -t wheel -d dist
+	@$(PYTHON) release/plugin.py dist
+	@$(PYTHON) release/lock.py sbom > dist/sbom.cdx.json
+
 lock: $(READY) ## resolve pyproject.toml anew into requirements.lock
-	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(VENV)/bin/uv pip compile --quiet --universal --generate-hashes --group dev --extra otel pyproject.toml -o requirements.lock
+	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(VENV)/bin/uv pip compile --quiet --universal --generate-hashes --group dev --group build --extra otel pyproject.toml -o requirements.lock

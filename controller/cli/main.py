@@ -264,11 +264,16 @@ def _shared_options() -> argparse.ArgumentParser:
 
 
 def _lazily(where: str) -> Callable[[argparse.Namespace, Cluster, Screen], int]:
-    """Import a command's module only when it runs."""
+    """Import a command's module only when it runs: one file of pure Python (krew) has not what each needs."""
     module, _, function = where.partition(":")
 
     def run(options: argparse.Namespace, cluster: Cluster, screen: Screen) -> int:
-        return int(getattr(import_module(f"controller.cli.{module}"), function)(options, cluster, screen))
+        try:
+            command = getattr(import_module(f"controller.cli.{module}"), function)
+        except ModuleNotFoundError as missing:
+            words = f"kubectl canary {options.command} needs the Python package {missing.name}: pipx install serin"
+            raise Failure(words) from missing
+        return int(command(options, cluster, screen))
 
     return run
 

@@ -36,6 +36,13 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 IMAGES: dict[str, list[str]] = {
     "registry.local/shop": [sys.executable, "-m", "tests.cluster.shop"],
     "registry.local/serin": [sys.executable, "-m", "controller"],
+    # The release before this one, where tests/cluster/test_chart.py unpacks it.
+    "registry.local/serin-previous": [
+        "/bin/sh",
+        "-c",
+        'cd build/previous && PYTHONPATH=. exec "$0" -m controller "$@"',
+        sys.executable,
+    ],
     "registry.local/python": [sys.executable],
     "registry.local/shell": ["/bin/sh"],
     "registry.local/kubectl": ["kubectl"],

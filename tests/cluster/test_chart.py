@@ -6,9 +6,12 @@ It wants a cluster of its own, because it brings and takes away what other stori
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import shutil
 import subprocess
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,8 @@ from tests.cluster.serin import Story, canary_object, label_without_processes, s
 ROOT = Path(__file__).parents[2]
 CHART = str(ROOT / "charts" / "serin")
 SOURCE = ("--set", "metrics.url=http://prometheus.example:9090", "--set", "metrics.scrapeInterval=1s")
+# What was called 0.1.0 before the changes of "Unreleased".
+PREVIOUS = "441b43c"
 # On every object of the chart; the manifests carry the first two only where something selects by them.
 CHART_LABELS = (
     "app.kubernetes.io/name",
@@ -87,6 +92,22 @@ def bare_cluster() -> Iterator[None]:
     crds = run("kubectl", "get", "crd", "-o", "name").split()
     run("kubectl", "delete", *[name for name in crds if name.endswith(".serin.dev")], check=False)
     run("kubectl", "delete", "namespace", "serin-system", "--ignore-not-found")
+
+
+@pytest.fixture
+def previous() -> Path:
+    """Chart and controller as they were released before, from the history of this checkout."""
+    folder = ROOT / "build" / "previous"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    packed = subprocess.run(
+        ["git", "archive", PREVIOUS, "controller", "charts"], cwd=ROOT, capture_output=True, check=False
+    )
+    if packed.returncode:
+        pytest.skip(f"the history of this checkout has no {PREVIOUS}: fetch all of it (git fetch --unshallow)")
+    with tarfile.open(fileobj=io.BytesIO(packed.stdout)) as archive:
+        archive.extractall(folder, filter="data")
+    return folder / "charts" / "serin"
 
 
 def install(*options: str) -> str:
@@ -370,3 +391,44 @@ def test_removal_keeps_kinds_and_lets_a_held_deployment_go(bare_cluster: None, s
     assert not exists("deployment", "serin-controller", "-n", "serin-system")
     assert not exists("mutatingadmissionpolicy", "serin-hold")
     assert not exists("job", "serin-release-held", "-n", "serin-system")
+
+
+def test_upgrades_and_goes_back_with_a_canary_in_flight_and_leaves_nothing_when_it_goes(
+    bare_cluster: None, namespace: str, previous: Path
+) -> None:
+    old = ("--set", "image.repository=registry.local/serin-previous")
+    wait = ("-n", "serin-system", "--wait", "--timeout", "90s")
+    run("helm", "install", "serin", str(previous), "--create-namespace", *SOURCE, *old, *wait)
+    label_without_processes(namespace)
+    story = start_shop(namespace)
+    apply([canary_object(namespace, [step(20, "1h"), step(50, "1h")])])
+    story.until_held()
+    story.edit("v2")
+    begun = story.until_weight(20)
+
+    def goes_on() -> dict[str, Any]:
+        """A controller of the other release leads, and the rollout stands where it stood."""
+        now = story.until(lambda now: now["leaderEpoch"] > begun["leaderEpoch"])
+        assert (now["attempt"]["id"], now["weight"], now["phase"]) == (begun["attempt"]["id"], 20, "Progressing")
+        assert story.route_weight() == 20
+        assert story.revisions() == {"v1"}
+        return now
+
+    run("helm", "upgrade", "serin", CHART, *SOURCE, *wait)
+    begun = goes_on()
+    run("helm", "rollback", "serin", "1", *wait)
+    begun = goes_on()
+    run("helm", "upgrade", "serin", CHART, *SOURCE, *wait)
+    goes_on()
+    assert story.decide("promote").code == 0
+    assert story.until_ended()["outcome"] == "Promoted"
+
+    story.edit("v3")
+    story.until_weight(20)
+    run("helm", "uninstall", "serin", "-n", "serin-system", "--timeout", "90s")
+
+    story.assert_nothing_left()
+    assert story.image() == "v2"
+    assert not story.deployment()["spec"].get("paused")
+    assert not story.canary()["metadata"].get("finalizers")
+    assert story.revisions() == {"v2"}

@@ -153,15 +153,6 @@ def test_project_chart_and_manifests_carry_one_version() -> None:
     assert {project["version"], chart["version"], chart["appVersion"]} == {image.rpartition(":")[2]}
 
 
-def test_makefile_and_image_use_one_uv() -> None:
-    makefile = re.search(r"^UV_VERSION := (\S+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    image = re.search(r"uv==(\S+)", (ROOT / "Dockerfile").read_text())
-
-    assert makefile
-    assert image
-    assert makefile[1] == image[1]
-
-
 def test_every_dependency_is_locked_with_hashes() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     wanted = project["project"]["dependencies"] + project["dependency-groups"]["dev"]
