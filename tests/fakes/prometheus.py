@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -62,6 +63,10 @@ class FakePrometheus:
     headers: list[dict[str, str]] = field(default_factory=list)
     date: str = ""
     """the Date header, where it is to lie"""
+    instead: str = ""
+    """what every sample says, where it is to be no number"""
+    scraped_until: float = math.inf
+    """there is no sample after this instant"""
     url: str = ""
     hold: asyncio.Event | None = None
     """when given, no answer before it is set"""
@@ -149,9 +154,9 @@ class FakePrometheus:
         assert found is not None, f"not a query this server knows: {query}"
         since = at - int(found["span"]) / 1000
         result = [
-            {"metric": each.labels, "values": values}
+            {"metric": each.labels, "values": [[t, self.instead or value] for t, value in values]}
             for each in self._select(found["name"], found["inside"])
-            if (values := each.between(since, at))
+            if (values := each.between(since, min(at, self.scraped_until)))
         ]
         return {"resultType": "matrix", "result": result}
 

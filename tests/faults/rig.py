@@ -22,7 +22,9 @@ from typing import Any
 
 import yaml
 
-from controller.kube.credentials import load_credentials
+from controller.kube.credentials import Credentials, load_credentials
+from controller.kube.resources import Resource
+from controller.kube.transport import Api as KubeApi
 from tests.bench.scene import canary
 from tests.bench.scripted import ScriptedGateway
 from tests.bench.seen import writes
@@ -30,7 +32,7 @@ from tests.cluster.api import STRATEGIC, Api, ApiError
 from tests.cluster.cluster import write_kubeconfig
 from tests.cluster.kube.proxy import Proxy, is_write, proxy_before
 from tests.cluster.objects import namespace_object, shop_deployment, shop_route, shop_service, state_dir
-from tests.faults.oracles import Event, Object, broken, weight_of
+from tests.faults.oracles import Event, Object, broken, epoch_of, weight_of
 
 ROOT = Path(__file__).parents[2]
 NAME = "shop"
@@ -46,7 +48,8 @@ WATCHED = {
     "Deployment": "/apis/apps/v1/namespaces/{}/deployments",
     "Service": "/api/v1/namespaces/{}/services",
 }
-MERGE, JSON_PATCH = "application/merge-patch+json", "application/json-patch+json"
+CANARIES = Resource("serin.dev", "v1alpha1", "canaries", "Canary")
+MERGE = "application/merge-patch+json"
 
 
 @dataclass
@@ -118,6 +121,12 @@ class Rig:
     def weight(self) -> float:
         route = self.latest("HTTPRoute")
         return weight_of(route, f"{NAME}-canary") if route else 0.0
+
+    @property
+    def epoch(self) -> str:
+        """The stamp on the route."""
+        route = self.latest("HTTPRoute")
+        return epoch_of(route, f"{NAME}-canary") if route else ""
 
     @property
     def image(self) -> str:
@@ -204,10 +213,9 @@ class Rig:
 
     # what people, tools and nature do
 
-    async def start(self) -> Replica:
+    async def start(self, lease_in: str = "") -> Replica:
         """A controller process of its own, behind a proxy of its own."""
-        upstream = await load_credentials(str(write_kubeconfig(state_dir(), SERIN, GROUPS)))
-        proxy = await self.stack.enter_async_context(proxy_before(upstream))
+        proxy = await self.stack.enter_async_context(proxy_before(await _serin()))
         number = len(self.replicas)
         kubeconfig = state_dir() / f"{self.namespace}-{number}.kubeconfig"
         kubeconfig.write_text(json.dumps(_kubeconfig(proxy.url)))
@@ -216,7 +224,7 @@ class Rig:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "controller", "--kubeconfig", str(kubeconfig), "--namespace", self.namespace),
                 *("--bind", "127.0.0.1", "--metrics-port", str(_port()), "--health-port", str(_port())),
-                env=os.environ | {"POD_NAMESPACE": self.namespace, "POD_NAME": f"controller-{number}"},
+                env=os.environ | {"POD_NAMESPACE": lease_in or self.namespace, "POD_NAME": f"controller-{number}"},
                 cwd=ROOT,
                 stdout=output,
                 stderr=output,
@@ -267,6 +275,22 @@ class Rig:
             "spec": said | {"attempt": attempt or self.attempt["id"]} | spec,
         }
         await self.api.call("POST", f"/apis/serin.dev/v1alpha1/namespaces/{self.namespace}/decisions", body)
+
+    async def write_status(self, name: str, status: Object) -> None:
+        """As Serin's own service account: admission lets nobody else."""
+        async with KubeApi(await _serin()) as api:
+            await api.merge_patch(CANARIES, self.namespace, name, {"status": status}, subresource="status")
+
+    async def lease_rights(self, namespace: str) -> None:
+        """A namespace in which the controller may hold a Lease."""
+        labels = {"tests.serin.dev/no-process": "true"}
+        await self.api.apply(f"/api/v1/namespaces/{namespace}", namespace_object(namespace, labels))
+        for body in yaml.safe_load_all((ROOT / "manifests" / "rbac" / "own-namespace.yaml").read_text()):
+            if body["kind"] in {"Role", "RoleBinding"}:
+                body["metadata"]["namespace"] = namespace
+                plural = {"Role": "roles", "RoleBinding": "rolebindings"}[body["kind"]]
+                where = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/{plural}/serin-controller"
+                await self.api.apply(where, body)
 
     async def delete(self, kind: str, name: str = NAME) -> None:
         with contextlib.suppress(ApiError):
@@ -360,9 +384,12 @@ async def rig(namespace: str) -> AsyncIterator[Rig]:
             await _remove(made)
 
 
+async def _serin() -> Credentials:
+    return await load_credentials(str(write_kubeconfig(state_dir(), SERIN, GROUPS)))
+
+
 async def _prepare(made: Rig) -> None:
-    marked = namespace_object(made.namespace, {"tests.serin.dev/no-process": "true"})
-    await made.api.apply(f"/api/v1/namespaces/{made.namespace}", marked)
+    await made.lease_rights(made.namespace)
     source: Object = {
         "apiVersion": "serin.dev/v1alpha1",
         "kind": "MetricsSource",
@@ -370,12 +397,6 @@ async def _prepare(made: Rig) -> None:
         "spec": {"url": made.gateway.url, "scrapeInterval": "1s"},
     }
     await made.api.apply(f"/apis/serin.dev/v1alpha1/metricssources/{made.namespace}", source)
-    for body in yaml.safe_load_all((ROOT / "manifests" / "rbac" / "own-namespace.yaml").read_text()):
-        if body["kind"] in {"Role", "RoleBinding"}:
-            body["metadata"]["namespace"] = made.namespace
-            plural = {"Role": "roles", "RoleBinding": "rolebindings"}[body["kind"]]
-            where = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{made.namespace}/{plural}/serin-controller"
-            await made.api.apply(where, body)
 
 
 async def _watch(made: Rig, kind: str) -> None:
