@@ -92,6 +92,8 @@ class Rig:
     foreign: set[int] = field(default_factory=set)
     replicas: list[Replica] = field(default_factory=list)
     news: asyncio.Event = field(default_factory=asyncio.Event)
+    muted: bool = False
+    """the gateway does not do what the route says"""
 
     # what there is
 
@@ -410,7 +412,7 @@ async def _watch(made: Rig, kind: str) -> None:
             if event["type"] == "BOOKMARK":
                 continue
             made.events.append(Event(time.time(), int(version), kind, body, event["type"] == "DELETED"))
-            if kind == "HTTPRoute" and f"{made.namespace}/{NAME}" in made.gateway.workloads:
+            if kind == "HTTPRoute" and not made.muted and f"{made.namespace}/{NAME}" in made.gateway.workloads:
                 made.gateway.shift(made.namespace, NAME, weight_of(body, f"{NAME}-canary"), time.time())
             made.news.set()
 
