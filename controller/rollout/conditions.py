@@ -72,6 +72,12 @@ def _how_held(status: Status) -> str:
     return "no dry-run edit has come back paused yet"
 
 
+def _not_held(status: Status) -> str:
+    """Configuration whose change is no change of the template, by the names that stable's template uses."""
+    used = status.stable.uses if status.stable else ()
+    return ", ".join(one for one in used if one.startswith(("ConfigMap/", "Secret/")))
+
+
 def render_conditions(status: Status, now: datetime) -> tuple[Condition, ...]:
     """The conditions of `status`, keeping the transition time of those that did not change."""
     before = {condition.type: condition for condition in status.conditions}
@@ -96,6 +102,11 @@ def render_conditions(status: Status, now: datetime) -> tuple[Condition, ...]:
             _how_held(status),
         ),
     ]
+    if edited_in_place := _not_held(status):
+        text = (
+            f"{edited_in_place}: an edit in place reaches stable's pods at once; give them a new name with each change"
+        )
+        rows.append(condition("ConfigNotHeld", "True", "EditedInPlace", text[:1024]))
     if not accepted or rolled_back:
         rows += [condition("Ready", "False"), condition("Stalled", "True")]
     elif active or status.phase is Phase.PENDING:

@@ -6,6 +6,8 @@ does to it. The controller does not run here; its workload adapter is called as 
 
 import asyncio
 import json
+import subprocess
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -54,7 +56,7 @@ def installed(cluster: RunningCluster) -> None:
     for name in ("canaries", "releaserecords"):
         kubectl("wait", f"crd/{name}.serin.dev", "--for=condition=Established", "--timeout=30s")
     kubectl("apply", "--server-side", "--force-conflicts", "-f", str(MANIFESTS / "rbac"))
-    for file in ("hold.yaml", "records.yaml"):
+    for file in ("hold.yaml", "config.yaml", "records.yaml"):
         kubectl("apply", "--server-side", "--force-conflicts", "-f", str(MANIFESTS / "admission" / file))
 
 
@@ -586,3 +588,23 @@ async def test_a_record_only_grows_and_an_outcome_seals_it(place: str) -> None:
                 await change(**attack)
         with pytest.raises(CommandFailed, match="written by Serin's controller only"):
             kubectl("label", "releaserecord", "shop-a1", "-n", place, "a=b")
+
+
+async def test_who_edits_configuration_in_place_is_told_that_nobody_can_hold_it(adopted: Story) -> None:
+    for name in ("settings", "unrelated"):
+        adopted.kubectl("create", "configmap", name, "--from-literal=limit=1")
+    await adopted.remember(phase="Idle", stable=msgspec.to_builtins(adopted.stable) | {"uses": ["ConfigMap/settings"]})
+
+    def warned(name: str, change: str) -> str:
+        command = ["kubectl", "-n", adopted.namespace, "patch", "configmap", name, "--type=merge", "-p", change]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stderr
+
+    async def told() -> str:
+        number = time.monotonic_ns()
+        return await asyncio.to_thread(warned, "settings", json.dumps({"data": {"limit": str(number)}}))
+
+    said = await until(told)
+    assert "ConfigNotHeld: pods of Deployment shop (Canary shop) use this ConfigMap" in said
+    assert "make a new one under another name" in said
+    assert not warned("unrelated", '{"data": {"limit": "2"}}')
+    assert not warned("settings", '{"metadata": {"labels": {"a": "b"}}}')

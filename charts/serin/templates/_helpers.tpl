@@ -52,6 +52,9 @@ Takes: root (the chart's context), path, annotations and labels (put on each obj
 {{- $_ := set $object.spec.matchConstraints "namespaceSelector" . }}
 {{- end }}
 {{- end }}
+{{- if and (eq $object.metadata.name "serin-config") (hasSuffix "Binding" $object.kind) }}
+{{- $_ := set $object.spec "validationActions" (list $root.Values.hold.configuration) }}
+{{- end }}
 {{- if and $root.Values.rbac.onlyNamespace (eq $object.kind "ClusterRoleBinding") (has $object.metadata.name (list "serin-controller" "serin-controller-workloads")) }}
 {{- $_ := set $object "kind" "RoleBinding" }}
 {{- $_ := set $object.metadata "namespace" $root.Values.rbac.onlyNamespace }}
