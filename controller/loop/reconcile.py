@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from controller.errors import Conflict, Fenced, NeedsUser
+from controller.errors import Conflict, Fenced, Forbidden, NeedsUser, Refused
 from controller.loop.act import act
 from controller.loop.observe import OUT, asks_for_proof, observe
 from controller.loop.world import World
@@ -62,7 +62,8 @@ async def reconcile(key: str, world: World, now: datetime) -> timedelta | None:
                 await act(action, seen, observed, world)
             case Wait():
                 pass
-    except NeedsUser as error:
+    except (NeedsUser, Forbidden, Refused) as error:
+        # A right that is missing and another admission that says no are told like a person's object in the way.
         decision = decide_refused(observed, error, now)
         log.warning("needs_user", rollout=key, reason=error.reason, message=str(error))
         if isinstance(decision, Become):

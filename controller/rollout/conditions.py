@@ -29,6 +29,8 @@ HOLDS = frozenset(
         "SessionPersistence",
         "NoData",
         "MetricsUnavailable",
+        "Forbidden",
+        "Refused",
     }
 )
 """reasons for which the weight stays; each ends by itself when its cause does, or by an edit"""

@@ -13,7 +13,7 @@ import json
 import math
 from datetime import datetime, timedelta
 
-from controller.errors import NeedsUser
+from controller.errors import SerinError
 from controller.model.evidence import Origin, Trust
 from controller.model.spec import CanarySpec, Verb
 from controller.model.status import ACTIVE, Attempt, Head, Judged, Outcome, Phase, PlanStep, Stable, Status, StepSeen
@@ -68,8 +68,8 @@ def decide(seen: Observed, now: datetime) -> Decision:
     return _told(seen, _decide(seen, now), now)
 
 
-def decide_refused(seen: Observed, error: NeedsUser, now: datetime) -> Decision:
-    """What to remember of a move that a person's object stands in the way of."""
+def decide_refused(seen: Observed, error: SerinError, now: datetime) -> Decision:
+    """What to remember of a move that a person's object, or a right that is missing, stands in the way of."""
     return _told(seen, Wait(error.reason, str(error), now + LOOK_AGAIN), now)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from controller.errors import Conflict
+from controller.errors import Conflict, Forbidden, Refused, SerinError
 from controller.loop.analyst import Analyst
 from controller.loop.reconcile import reconcile
 from controller.loop.world import World as Adapters
@@ -121,3 +121,31 @@ async def test_after_a_refused_write_the_next_look_is_live() -> None:
     await process.turn()
 
     assert "canary" in process.hands.live
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        pytest.param(Forbidden("patch deployments shop/checkout: not allowed"), id="a right is missing"),
+        pytest.param(Refused("denied by another policy: no second Deployment"), id="another admission says no"),
+    ],
+)
+async def test_what_the_api_server_does_not_let_it_do_is_said_in_the_status_and_tried_again(error: SerinError) -> None:
+    process = Process()
+    await process.until(lambda: process.world.remembered.edits_held)
+    process.world.edit("v2")
+
+    def refuse(what: str) -> None:
+        if "status" not in what:
+            raise error
+
+    process.world.before_write = refuse
+    for _ in range(20):
+        await process.turn()
+        process.world.pass_time(1.0)
+    told = process.world.remembered
+    process.world.before_write = lambda what: None
+
+    assert (told.reason, told.message) == (error.reason, str(error))
+    assert "Holding" in {condition.type for condition in told.conditions}
+    await process.until(baking(process))
