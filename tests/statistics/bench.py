@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from tests.statistics import peers, reach
+from tests.statistics import peers, pictures, reach
 from tests.statistics.reach import between
 from tests.statistics.rollouts import Here, Outcome, Program, Scenario, faulty, play
 from tests.statistics.worlds import COLD, HARMLESS, HELD_OUT, SELECTION, WORLDS, Fault, Floats
@@ -107,6 +107,7 @@ class Row:
     retreated: int
     promoted: int
     held: int
+    waiting: int
     relief: Median
     rollback: Median
     served: Median
@@ -128,6 +129,7 @@ class Row:
             "retreated": self.retreated / self.n,
             "promoted": self.promoted / self.n,
             "held": self.held / self.n,
+            "waiting": self.waiting / self.n,
         }
         medians = (self.relief.as_json("relief"), self.rollback.as_json("rollback"), self.served.as_json("served"))
         return cell | figures | medians[0] | medians[1] | medians[2]
@@ -142,6 +144,7 @@ def summed(cell: Cell, out: Outcome) -> Row:
         retreated=int((np.isfinite(out.relieved)).sum()),
         promoted=int(np.isfinite(out.promoted).sum()),
         held=int(out.held.sum()),
+        waiting=int(out.waiting.sum()),
         relief=_median(out.relieved),
         rollback=_median(out.rolled_back),
         served=_median(out.served),
@@ -187,7 +190,9 @@ def _median(values: Floats) -> Median:
 # The tables: which cells, and how many rollouts of `--rollouts`.
 
 
-def harmless(worlds: Iterable[str], rules: Sequence[str] = (OURS,), traffic: Sequence[float] = TRAFFIC) -> list[Cell]:
+def harmless(
+    worlds: Iterable[str], rules: Sequence[str] = (OURS,), traffic: Sequence[float] = TRAFFIC[1:]
+) -> list[Cell]:
     """Nothing is wrong with the revision: every rollback is false."""
     return [Cell(world, rps, "none", rule) for world in worlds for rps in traffic for rule in rules]
 
@@ -201,6 +206,7 @@ TRADED = {"refill": (0.025, 0.1, 0.2), "falseRollbackRate": (0.001, 0.05)}
 PEERS = (*peers.RULES, "oracle")
 TABLES: dict[str, tuple[str, list[Cell], float]] = {
     "selection": ("False rollbacks in the worlds that settings were chosen in", harmless(SELECTION), 1.0),
+    "trickle": ("Hardly any traffic", harmless(["realistic", "burst", "nodes"], traffic=TRAFFIC[:1]), 0.2),
     "held-out": ("False rollbacks in worlds that nobody looked at while choosing", harmless(HELD_OUT), 1.0),
     "cold": ("Cold starts that no warm-up covers", harmless(COLD, traffic=(200.0, 5000.0)), 0.4),
     "faults": ("Regressions, realistic noise", faults(), 0.5),
@@ -254,8 +260,8 @@ TABLES: dict[str, tuple[str, list[Cell], float]] = {
 
 def table(title: str, rows: Sequence[Row]) -> str:
     """For people."""
-    head = "world", "rps", "effect", "rule", "n", "rolled back", "retreated", "promoted", "held", "relief", "rollback"
-    cells = [(*head, "served")]
+    head = "world", "rps", "effect", "rule", "n", "rolled back", "retreated", "promoted", "held", "waiting"
+    cells = [(*head, "relief", "rollback", "served")]
     for row in rows:
         low, high = between(row.rolled_back, row.n)
         rule = "{} {:g}".format(*row.cell.setting) if row.cell.setting else row.cell.rule
@@ -270,6 +276,7 @@ def table(title: str, rows: Sequence[Row]) -> str:
                 f"{row.retreated / row.n:.1%}",
                 f"{row.promoted / row.n:.1%}",
                 f"{row.held / row.n:.1%}",
+                f"{row.waiting / row.n:.1%}",
                 str(row.relief),
                 str(row.rollback),
                 str(row.served),
@@ -290,6 +297,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rollouts", type=int, default=1000, help="harmless rollouts of each cell (default: 1000)")
     parser.add_argument("--only", action="append", choices=sorted(TABLES), help="this table only; repeatable")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--pictures", type=Path, default=ROOT / "docs" / "judge", help="where the pictures go")
     chosen = parser.parse_args(arguments)
     for name in chosen.only or list(TABLES):
         title, cells, share = TABLES[name]
@@ -297,7 +305,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rows = measure(cells, max(int(chosen.rollouts * share), 1), chosen.jobs)
         write(rows)
         print(table(title, rows), f"\n({time.monotonic() - began:.0f} s)", flush=True)
-    reached = reach.check(json.loads(OUT.read_text())["rows"])
+    known = json.loads(OUT.read_text())["rows"]
+    pictures.draw(known, chosen.pictures)
+    reached = reach.check(known)
     print("\nReach: what was asked for, at least and as a goal\n" + "\n".join(aligned(reach.lines(reached))))
     return 0 if all(each.met for each in reached) else 1
 

@@ -68,7 +68,7 @@ def outcome(stream: Stream, rolled_back: Floats) -> Outcome:
     promoted = np.where(np.isnan(rolled_back), ends[-1], np.nan)
     served = np.where(ends[None, :] <= until, stream.e_c, 0.0).sum(axis=1)
     nobody = np.zeros(len(rolled_back))
-    return Outcome(rolled_back, rolled_back, promoted, nobody, served, nobody > 0)
+    return Outcome(rolled_back, rolled_back, promoted, nobody, served, nobody > 0, nobody > 0)
 
 
 def argo(stream: Stream, *, interval: float = 60.0, limit: int = 3) -> Floats:

@@ -46,7 +46,7 @@ PATIENCE = 600.0
 """Seconds at weight 0 after which a rollout counts as held for a person."""
 BOUNDS = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 """Bucket bounds of the simulated histogram, seconds; latency is log-normal around 60 ms, p99 at 306 ms."""
-MEDIAN, SPREAD, SLOW = 0.06, 0.7, 0.25
+MEDIAN, SPREAD = 0.06, 0.7
 
 
 class Judge(Protocol):
@@ -126,7 +126,7 @@ class Scenario:
         """The first line of a rollout."""
         metrics: dict[str, Any] = {"errors": {"kind": "errors"}}
         if self.latency:
-            metrics["latency"] = {"kind": "latency", "threshold": SLOW}
+            metrics["latency"] = {"kind": "latency"}
         steps = [{"weight": weight, "bake": self.bake} for weight, _ in STEPS]
         usual: dict[str, Any] = {"steps": steps, "metrics": metrics, "origin": "human"}
         return usual | ({"scrape": self.dt} if self.dt != 5.0 else {}) | self.plan
@@ -144,7 +144,9 @@ class Outcome:
     served: Floats
     """Bad responses of the canary until the rollout was over."""
     held: Mask
-    """Left to a person: neither promoted nor rolled back."""
+    """Left to a person, at weight 0."""
+    waiting: Mask
+    """Still under way when patience ended: nothing against it, and not enough seen to certify it."""
 
     def __add__(self, other: Outcome) -> Outcome:
         mine, theirs = vars(self), vars(other)
@@ -258,6 +260,7 @@ class _Chunk:
             nothing.copy(),
             np.zeros(rollouts),
             np.zeros(rollouts),
+            np.zeros(rollouts, dtype=bool),
             np.ones(rollouts, dtype=bool),
         )
 
@@ -340,10 +343,10 @@ class _Chunk:
         if decision in ("retreat", "rollback") and np.isnan(out.relieved[row]):
             out.relieved[row] = t
         if decision == "rollback":
-            out.rolled_back[row], out.held[row] = t, False
+            out.rolled_back[row], out.waiting[row] = t, False
             return True, False
         if decision == "promote":
-            out.promoted[row], out.held[row] = t, False
+            out.promoted[row], out.waiting[row] = t, False
             return True, False
         self.weight[index] = answer["weight"]
         if answer["step"] > self.step[index]:
@@ -355,7 +358,10 @@ class _Chunk:
             self.away_since[index] = t
         if answer["weight"] > 0:
             self.away_since[index] = np.inf
-        return bool(t - self.away_since[index] >= PATIENCE), bool(answer.get("fresh"))
+        abandoned = bool(t - self.away_since[index] >= PATIENCE)
+        if abandoned:
+            out.held[row], out.waiting[row] = True, False
+        return abandoned, bool(answer.get("fresh"))
 
     def _renew(self, rows: Mask, t: float) -> None:
         self.pods.renew(rows)
