@@ -1,6 +1,6 @@
 """`make bench-judge`: every table of the judge, `build/judge.json` and the pictures of docs/judge.md.
 
-python -m tests.statistics.bench [--rollouts 1000] [--only TABLE ...] [--jobs 2] [--pictures docs/judge]
+python -m tests.statistics.bench [--rollouts 1000] [--only TABLE ...] [--jobs 2] [--into docs/judge]
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from tests.statistics import peers, pictures, reach
+from tests.statistics import figures, peers, pictures, reach
 from tests.statistics.reach import between
 from tests.statistics.rollouts import Here, Outcome, Program, Scenario, faulty, play
 from tests.statistics.worlds import COLD, HARMLESS, HELD_OUT, SELECTION, WORLDS, Fault, Floats
@@ -297,7 +297,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rollouts", type=int, default=1000, help="harmless rollouts of each cell (default: 1000)")
     parser.add_argument("--only", action="append", choices=sorted(TABLES), help="this table only; repeatable")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--pictures", type=Path, default=ROOT / "docs" / "judge", help="where the pictures go")
+    parser.add_argument("--into", type=Path, default=ROOT / "docs" / "judge", help="where pictures and tables go")
     chosen = parser.parse_args(arguments)
     for name in chosen.only or list(TABLES):
         title, cells, share = TABLES[name]
@@ -306,7 +306,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write(rows)
         print(table(title, rows), f"\n({time.monotonic() - began:.0f} s)", flush=True)
     known = json.loads(OUT.read_text())["rows"]
-    pictures.draw(known, chosen.pictures)
+    pictures.draw(known, chosen.into)
+    figures.write(known, chosen.into)
     reached = reach.check(known)
     print("\nReach: what was asked for, at least and as a goal\n" + "\n".join(aligned(reach.lines(reached))))
     return 0 if all(each.met for each in reached) else 1
