@@ -46,6 +46,7 @@ from controller.loop.memory import (
     KubeMemory,
 )
 from controller.loop.reconcile import reconcile
+from controller.loop.rights import KubeRights
 from controller.loop.world import World
 from controller.model.spec import MetricsSourceSpec
 from controller.model.status import Status
@@ -146,6 +147,7 @@ class Controller:
             workload=DeploymentWorkload(api, now=_now, hold=Hold(options.hold), cache=cache),
             source=source,
             analyst=Analyst(source),
+            rights=KubeRights(api),
             term=lambda: self._term,
             tell=self._tell,
             leaving=options.release_all,

@@ -166,6 +166,13 @@ class Provenance(Protocol):
         """The worst over these images, believing these signers only. Asked every turn: it answers from a cache."""
 
 
+class Rights(Protocol):
+    """Who may do what, as the API server answers it now."""
+
+    async def may(self, by: str, groups: tuple[str, ...], verb: str, namespace: str, canary: str) -> bool | None:
+        """Whether this person holds this verb on this Canary; None when nobody could tell. Never raises."""
+
+
 @dataclass(frozen=True)
 class CanarySeen:
     """One Canary object."""

@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar, cast
 
 from controller.errors import ApiUnavailable, Conflict, Fenced
+from controller.model.bound import bound_digest
 from controller.model.chain import Link, grown, verify_chain
 from controller.model.spec import CanarySpec, Metric, Verb
 from controller.model.status import ACTIVE, Outcome, Phase, Status, parse_status, render_status
@@ -122,6 +123,8 @@ class World:
     samples: dict[str, list[tuple[float, float, float]]] = field(default_factory=lambda: {"canary": [], "stable": []})
     counters: dict[str, list[float]] = field(default_factory=lambda: {"canary": [0.0, 0.0], "stable": [0.0, 0.0]})
     metrics_up: bool = True
+    may: bool | None = True
+    """what the API server says of everybody's rights; None while it does not answer"""
     served_without_pods: float = 0.0
     writes: list[tuple[datetime, str, int]] = field(default_factory=list)
     late: list[tuple[str, int, Callable[[], None]]] = field(default_factory=list)
@@ -234,7 +237,12 @@ class World:
             return
         number = len(self.decisions) + 1
         self.decisions.append(
-            DecisionSeen(f"d-{number}", f"d-{number}", verb, "alice", attempt.id, step, "because", self.now)
+            DecisionSeen(
+                *(f"d-{number}", f"d-{number}", verb, "alice", attempt.id, step, "because", self.now),
+                digest=bound_digest(attempt.images, {}),
+                plan_digest=attempt.plan_digest,
+                expires_at=self.now + timedelta(hours=1) if verb is Verb.BREAK_GLASS else None,
+            )
         )
 
     def hand_edit(self, percent: float) -> None:
@@ -364,6 +372,11 @@ class Hands:
 
     def tell(self, ref: Ref, reason: str, message: str, *, warning: bool) -> None:
         return
+
+    # Rights
+
+    async def may(self, by: str, groups: tuple[str, ...], verb: str, namespace: str, canary: str) -> bool | None:
+        return self.world.may
 
     # TrafficRouter
 

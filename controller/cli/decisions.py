@@ -7,16 +7,16 @@ on meanwhile, the controller refuses it, and the answer says so.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import sys
 import time
+from datetime import UTC, datetime, timedelta
 
 from controller.cli.kubectl import API, Cluster, Denied, Failure, Missing, Object, path_of
 from controller.cli.screen import Screen
 from controller.cli.text import plain
 from controller.cli.view import ACTIVE
+from controller.model.bound import bound_digest
 
-VERBS = ("approve", "reject", "abort", "promote", "retry", "pause", "resume")
 PATIENCE = 5.0
 """seconds to wait for the controller's answer"""
 NEXT = {
@@ -27,8 +27,9 @@ NEXT = {
     "retry": "the rejected revision gets a new attempt, from the first step on",
     "pause": "no raise until `kubectl canary resume`; analysis and rollback go on",
     "resume": "the rollout goes on; the step's bake starts again",
+    "break-glass": "no approval and no freeze stands before this attempt until it expires; the record says so",
 }
-ASKS = frozenset({"promote", "retry"})
+ASKS = frozenset({"promote", "retry", "break-glass"})
 """what brings users onto a revision is asked about on a terminal; getting them off it never is"""
 
 
@@ -40,11 +41,16 @@ def run(options: argparse.Namespace, cluster: Cluster, screen: Screen) -> int:
         canary = cluster.read(path)
     except Missing:
         raise Missing(f'no Canary "{options.name}" in namespace "{namespace}": see `kubectl canary list -A`') from None
-    wanted = render_decision(canary, verb, options.reason, by="", attempt=options.attempt, step=options.step)
+    ends = datetime.now(UTC) + timedelta(seconds=options.lasting) if options.lasting else None
+    wanted = render_decision(
+        canary, verb, options.reason, by="", attempt=options.attempt, step=options.step, expires_at=ends
+    )
     if verb in ASKS and not options.yes and not confirm(sentence(wanted)):
         screen.say("Nothing written.")
         return 1
-    wanted["spec"]["by"] = cluster.whoami()
+    wanted["spec"]["by"], groups = cluster.whoami()
+    # Rights held through a group are asked for again when the decision is acted on; every login has the system's own.
+    wanted["spec"]["groups"] = [group for group in groups if not group.startswith("system:")][:100]
     try:
         written = cluster.create(path_of(API, namespace, "decisions"), wanted)
     except Denied as denied:
@@ -67,7 +73,14 @@ def run(options: argparse.Namespace, cluster: Cluster, screen: Screen) -> int:
 
 
 def render_decision(
-    canary: Object, verb: str, reason: str, *, by: str, attempt: str = "", step: int | None = None
+    canary: Object,
+    verb: str,
+    reason: str,
+    *,
+    by: str,
+    attempt: str = "",
+    step: int | None = None,
+    expires_at: datetime | None = None,
 ) -> Object:
     """The object to write, bound to what status says now.
 
@@ -93,7 +106,7 @@ def render_decision(
         raise Failure(f"nothing to {verb}: attempt {present['id']} has ended (phase {phase}{how}){hint}")
     spec: Object = {
         "canary": name,
-        "decision": verb.capitalize(),
+        "decision": "".join(part.capitalize() for part in verb.split("-")),
         "by": by,
         "attempt": present["id"],
         "digest": digest_of(present),
@@ -102,6 +115,8 @@ def render_decision(
     }
     if verb == "approve":
         spec["step"] = gate_of(present, step)
+    if expires_at is not None:
+        spec["expiresAt"] = f"{expires_at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
     return {
         "apiVersion": "serin.dev/v1alpha1",
         "kind": "Decision",
@@ -126,13 +141,10 @@ def gate_of(attempt: Object, step: int | None) -> int:
 
 
 def digest_of(attempt: Object) -> str:
-    """What the decision is about: the images, shortened by hashing when they do not fit.
-
-    >>> digest_of({"images": ["shop@sha256:ab", "proxy:1"]})
-    'shop@sha256:ab,proxy:1'
-    """
-    text = ",".join(str(image) for image in attempt.get("images") or [])
-    return text if len(text) <= 512 else "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+    """What the decision is about: the images, by digest where the controller has resolved them."""
+    images = (attempt.get("evidence") or {}).get("images") or []
+    resolved = {str(one.get("image", "")): str(one.get("digest") or "") for one in images}
+    return bound_digest(map(str, attempt.get("images") or ()), resolved)
 
 
 def sentence(decision: Object) -> str:

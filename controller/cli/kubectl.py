@@ -60,8 +60,8 @@ class Cluster(Protocol):
     def watch(self, path: str) -> Iterator[Object]:
         """Events of a watch until the server ends it. Raises: Denied, Failure."""
 
-    def whoami(self) -> str:
-        """The name the API server knows the user by."""
+    def whoami(self) -> tuple[str, tuple[str, ...]]:
+        """The name and the groups the API server knows the user by."""
 
     def namespace(self) -> str:
         """The namespace of the current context."""
@@ -111,12 +111,13 @@ class Kubectl:
             process.kill()
             process.wait()
 
-    def whoami(self) -> str:
+    def whoami(self) -> tuple[str, tuple[str, ...]]:
         answer = self._finish(self._start("auth", "whoami", "-o", "json"))
-        name = answer.get("status", {}).get("userInfo", {}).get("username", "")
+        user = answer.get("status", {}).get("userInfo", {})
+        name = user.get("username", "")
         if not name:
             raise Failure("the API server does not say who you are: see `kubectl auth whoami`")
-        return str(name)
+        return str(name), tuple(map(str, user.get("groups") or ()))
 
     def namespace(self) -> str:
         process = self._start("config", "view", "--minify", "-o", "json")

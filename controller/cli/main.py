@@ -84,6 +84,12 @@ DECISIONS = {
         "go on after a pause or a hold",
         "Ends a pause, and answers a hold that only a person ends, such as traffic that somebody lowered by hand.",
     ),
+    "break-glass": (
+        "pass over approvals and freezes, for a while and on the record",
+        "For the emergency in which this very release is the cure: until it expires, no approval and no freeze stands "
+        "before the present attempt. A failing verdict still rolls back. Needs the verb breakglass, which no role has "
+        "by default but canary-breakglass; the release record keeps that the glass was broken, by whom and why.",
+    ),
 }
 
 
@@ -162,6 +168,14 @@ def build_parser() -> argparse.ArgumentParser:
         decision.add_argument("--reason", required=True, metavar="TEXT", help="why; the record keeps it")
         decision.add_argument("--attempt", default="", metavar="ID", help="refuse unless this is the present attempt")
         decision.add_argument("--yes", "-y", action="store_true", help="do not ask")
+        decision.add_argument(
+            "--for",
+            dest="lasting",
+            type=_seconds,
+            default=3600.0 if verb == "break-glass" else 0.0,
+            metavar="1h",
+            help="how long it stands: 4h at most, 1h by default" if verb == "break-glass" else "how long it stands",
+        )
         if verb == "approve":
             decision.add_argument(
                 "--step", type=int, metavar="N", help="the gate, counted from 1 (default: the next one)"

@@ -21,6 +21,7 @@ from controller.kube.objects import Object, Reference
 from controller.kube.resources import Resource
 from controller.kube.transport import Api, Lane
 from controller.model.chain import grown
+from controller.model.redact import redact
 from controller.model.spec import API_VERSION, GROUP, VERSION, CanarySpec, Verb, parse_canary_spec
 from controller.model.status import Status, parse_status
 from controller.model.status import render_status as rendered
@@ -35,6 +36,9 @@ SOURCES = Resource(GROUP, VERSION, "metricssources", "MetricsSource", namespaced
 FINALIZER = "serin.dev/release"
 OF_CANARY = "serin.dev/canary"
 """label of a record: the Canary it speaks of"""
+
+VERBS = frozenset(Verb)
+"""a newer Serin's word is not ours to answer"""
 
 log = structlog.get_logger()
 
@@ -55,6 +59,10 @@ class SaidSpec(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
     attempt: str
     step: int = 0
     reason: str = ""
+    groups: tuple[str, ...] = ()
+    digest: str = ""
+    plan_digest: str = ""
+    expires_at: datetime | None = None
 
 
 class DecisionObject(Object, frozen=True, kw_only=True):
@@ -164,11 +172,15 @@ class KubeMemory:
                 by=one.spec.by,
                 attempt=one.spec.attempt,
                 step=one.spec.step,
-                reason=one.spec.reason,
+                reason=redact(one.spec.reason),
+                groups=one.spec.groups,
+                digest=one.spec.digest,
+                plan_digest=one.spec.plan_digest,
+                expires_at=one.spec.expires_at,
                 at=one.metadata.creation_timestamp or datetime.now(UTC),
             )
             for one in self._decisions
-            if one.metadata.namespace == ref.namespace and one.spec.canary == ref.name
+            if one.metadata.namespace == ref.namespace and one.spec.canary == ref.name and one.spec.decision in VERBS
         ]
         return tuple(sorted(found, key=lambda said: (said.at, said.name)))
 

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from controller.errors import NeedsUser, NotFound, SourceUnavailable
 from controller.loop.world import World
 from controller.model.spec import Analysis, CanarySpec
 from controller.model.status import ACTIVE, Phase, Status
 from controller.model.world import CanaryPods, DecisionSeen, Observed, Pins, RecordSeen, Target, Verdict, Weight
-from controller.ports import CanarySeen
-from controller.rollout.answers import KEPT
+from controller.ports import CanarySeen, Ref
+from controller.rollout.answers import KEPT, LETS_THROUGH, STANDING
 
 JUDGED = frozenset({Phase.PROGRESSING, Phase.RETREATED})
 RESTING = frozenset({Phase.PENDING, Phase.IDLE, Phase.ROLLED_BACK})
@@ -79,7 +79,8 @@ async def observe(
         pins=pins,
         weight=weight,
         hold_proven=proven,
-        decisions=_unanswered(said, status),
+        decisions=await _with_rights(_unanswered(said, status), status, ref, world),
+        revoked=await _revoked(status, ref, world, now),
         verdict=verdict or Verdict(),
         record=record,
     )
@@ -126,6 +127,42 @@ def _is_about_to_begin(status: Status, target: Target | None) -> bool:
     if target is None:
         return False
     return bool(status.unjudged) or (status.stable is not None and target.template_hash != status.stable.template_hash)
+
+
+async def _with_rights(
+    said: tuple[DecisionSeen, ...], status: Status, ref: Ref, world: World
+) -> tuple[DecisionSeen, ...]:
+    """Whoever lets a revision through must hold the right now. Getting users off it waits for no answer."""
+    attempt = status.attempt
+
+    async def ask(one: DecisionSeen) -> DecisionSeen:
+        if one.verb not in LETS_THROUGH or attempt is None or one.attempt != attempt.id:
+            return one
+        verb = one.verb.value.lower()
+        return replace(one, may=await world.rights.may(one.by, one.groups, verb, ref.namespace, ref.name))
+
+    return tuple(await asyncio.gather(*map(ask, said)))
+
+
+async def _revoked(status: Status, ref: Ref, world: World, now: datetime) -> frozenset[str]:
+    """Of the decisions that hold gates open, those whose author lost the right; asked when a gate may be passed."""
+    attempt = status.attempt
+    if attempt is None or not _gates_count(status, now):
+        return frozenset()
+    standing = [one for one in status.decisions if one.taken and one.attempt == attempt.id and one.decision in STANDING]
+    answers = await asyncio.gather(
+        *(world.rights.may(one.by, one.groups, one.decision.lower(), ref.namespace, ref.name) for one in standing)
+    )
+    return frozenset(one.uid for one, may in zip(standing, answers, strict=True) if not may)
+
+
+def _gates_count(status: Status, now: datetime) -> bool:
+    """Nothing but a gate may stand before the next move: until then nobody's right is asked about."""
+    attempt = status.attempt
+    if attempt is None or status.phase not in {Phase.PREPARING, Phase.PROGRESSING}:
+        return False
+    baked = attempt.baking_since is not None and now >= attempt.baking_since + timedelta(seconds=attempt.here.bake)
+    return status.phase is Phase.PREPARING or bool(attempt.promoted_by) or baked
 
 
 async def _problems(

@@ -139,5 +139,6 @@ def _tell(key: str, phase: Phase, decision: Decision, world: World, seen: Canary
         seen.status.message,
     )
     if isinstance(decision, Become) and decision.reason not in QUIET and not no_news:
-        warning = decision.status.phase in {Phase.ROLLING_BACK, Phase.ROLLED_BACK, Phase.RETREATED}
+        loud = decision.status.phase in {Phase.ROLLING_BACK, Phase.ROLLED_BACK, Phase.RETREATED}
+        warning = loud or decision.reason == "GlassBroken"
         world.memory.tell(seen.ref, decision.reason, decision.message, warning=warning)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from controller.loop.analyst import Analyst
 from controller.loop.live import LiveLooks
 from controller.model.status import Status
-from controller.ports import Memory, MetricSource, Ref, TrafficRouter, Workload
+from controller.ports import Memory, MetricSource, Ref, Rights, TrafficRouter, Workload
 from controller.rollout.moves import Decision
 
 Tell = Callable[[Ref, Status, Decision], None]
@@ -28,6 +28,7 @@ class World:
     workload: Workload
     source: MetricSource
     analyst: Analyst
+    rights: Rights
     term: Callable[[], int]
     tell: Tell = tell_nobody
     live: LiveLooks = field(default_factory=LiveLooks)

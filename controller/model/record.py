@@ -40,6 +40,7 @@ class Said(Value, frozen=True):
     taken: bool = False
     step: Number = 0
     reason: Text = ""
+    groups: Annotated[tuple[Annotated[str, Meta(max_length=256)], ...], Meta(max_length=100)] = ()
     expires_at: datetime | None = None
 
 
@@ -67,6 +68,8 @@ class ReleaseRecordSpec(Value, frozen=True):
     retreats: Annotated[tuple[Judged, ...], Meta(max_length=GROWING["retreats"])] = ()
     decisions: Annotated[tuple[Said, ...], Meta(max_length=GROWING["decisions"])] = ()
     """also those that were refused"""
+    glass_broken: bool | None = None
+    """somebody used break-glass: approvals and freezes were passed over"""
     outcome: Short | None = None
     message: Text | None = None
     finished_at: datetime | None = None

@@ -7,7 +7,7 @@ and the loop can carry. Unknown fields are an error.
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
@@ -258,6 +258,8 @@ class Verb(StrEnum):
     RETRY = "Retry"
     PAUSE = "Pause"
     RESUME = "Resume"
+    BREAK_GLASS = "BreakGlass"
+    """approvals and freezes are passed over until it expires; a failing verdict is not"""
 
 
 class DecisionSpec(Model):
@@ -271,6 +273,10 @@ class DecisionSpec(Model):
                     "rule": "self.decision != 'Approve' || has(self.step)",
                     "message": "an Approve names its step, counted from 1: use kubectl canary approve",
                 },
+                {
+                    "rule": "self.decision != 'BreakGlass' || has(self.expiresAt)",
+                    "message": "a BreakGlass names its end, spec.expiresAt: use kubectl canary break-glass --for 1h",
+                },
             ]
         }
     )
@@ -278,10 +284,17 @@ class DecisionSpec(Model):
     canary: Name
     decision: Verb
     by: Annotated[str, Field(min_length=1, max_length=256)]
+    groups: Annotated[
+        tuple[Annotated[str, Field(min_length=1, max_length=256)], ...],
+        Field(max_length=100, description="groups of whoever decides, without system: ones; admission checks each"),
+    ] = ()
     attempt: Annotated[str, Field(min_length=1, max_length=63)]
     step: Annotated[int, Field(ge=1, le=20)] | None = None
     digest: Annotated[str, Field(max_length=512)] = ""
     plan_digest: Annotated[str, Field(max_length=128)] = ""
+    expires_at: Annotated[
+        datetime | None, Field(description="from then on it stands for nothing; an Abort, Reject or Pause stays taken")
+    ] = None
     reason: Annotated[str, Field(min_length=1, max_length=1024)]
 
 

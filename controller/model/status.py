@@ -129,6 +129,8 @@ class Answered(Value, frozen=True):
     step: Count = 0
     attempt: Short = ""
     reason: Text = ""
+    groups: Annotated[tuple[Annotated[str, Meta(max_length=256)], ...], Meta(max_length=100)] = ()
+    """that admission saw the person in"""
     expires_at: datetime | None = None
     """from then on it stands for nothing"""
 

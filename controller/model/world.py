@@ -104,6 +104,12 @@ class DecisionSeen:
     step: int
     reason: str
     at: datetime
+    groups: tuple[str, ...] = ()
+    digest: str = ""
+    plan_digest: str = ""
+    expires_at: datetime | None = None
+    may: bool | None = True
+    """the person holds the right now; None when the API server did not say"""
 
 
 @dataclass(frozen=True)
@@ -163,5 +169,7 @@ class Observed:
     """whether a dry-run edit came back paused; None when it was not asked this turn"""
     decisions: tuple[DecisionSeen, ...] = ()
     """those of this Canary not answered yet, oldest first"""
+    revoked: frozenset[str] = frozenset()
+    """uids of decisions that were taken and stand for nothing now: who made them holds the right no longer"""
     verdict: Verdict = Verdict()
     record: RecordSeen = RecordSeen()

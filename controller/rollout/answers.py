@@ -8,16 +8,23 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from controller.model.bound import bound_digest
 from controller.model.spec import Verb
 from controller.model.status import ACTIVE, Answered, Attempt, Outcome, Phase, Status
 from controller.model.world import DecisionSeen
 
 KEPT = 20
+LETS_THROUGH = frozenset({Verb.APPROVE, Verb.PROMOTE, Verb.RETRY, Verb.RESUME, Verb.BREAK_GLASS})
+"""may bring users onto the revision: the right is asked for again, and an end counts"""
+STANDING = frozenset({Verb.APPROVE.value, Verb.BREAK_GLASS.value})
+"""count until they are used, not once"""
+BOUND = frozenset({Verb.APPROVE, Verb.PROMOTE, Verb.BREAK_GLASS})
+"""let this very revision through by this very plan, and must name both"""
 
 
 def answer(status: Status, said: DecisionSeen, now: datetime) -> Status:
     """The status after this Decision: its effect, if it has one, and the answer."""
-    refusal = _refusal(status, said)
+    refusal = _refusal(status, said, now)
     changed = status if refusal else _effect(status, said, now)
     text = refusal or _ANSWERS[said.verb].format(step=said.step)
     entry = Answered(
@@ -30,17 +37,36 @@ def answer(status: Status, said: DecisionSeen, now: datetime) -> Status:
         step=said.step,
         attempt=said.attempt,
         reason=said.reason,
+        groups=said.groups,
+        expires_at=said.expires_at,
     )
     return changed.but(decisions=_kept((*changed.decisions, entry), changed.attempt))
 
 
-def approved(status: Status, step: int) -> bool:
-    """Whether the gate out of `step` (from 0) was opened for the present attempt."""
+def approvals(status: Status, step: int, now: datetime, revoked: frozenset[str]) -> tuple[Answered, ...]:
+    """Who has opened the gate out of `step` (from 0) of the present attempt and still may: one entry a person."""
+    standing = _standing(status, Verb.APPROVE, now, revoked)
+    return tuple({entry.by: entry for entry in standing if entry.step == step + 1}.values())
+
+
+def broken_glass(status: Status, now: datetime, revoked: frozenset[str]) -> Answered | None:
+    """The break-glass in force for the present attempt: no gate and no freeze stands before it until it expires."""
+    standing = _standing(status, Verb.BREAK_GLASS, now, revoked)
+    return standing[-1] if standing else None
+
+
+def _standing(status: Status, verb: Verb, now: datetime, revoked: frozenset[str]) -> list[Answered]:
     attempt = status.attempt
-    return attempt is not None and any(
-        entry.taken and entry.decision == Verb.APPROVE and entry.attempt == attempt.id and entry.step == step + 1
+    return [
+        entry
         for entry in status.decisions
-    )
+        if attempt is not None
+        and entry.taken
+        and entry.decision == verb
+        and entry.attempt == attempt.id
+        and entry.uid not in revoked
+        and (entry.expires_at is None or now < entry.expires_at)
+    ]
 
 
 _ANSWERS = {
@@ -51,16 +77,22 @@ _ANSWERS = {
     Verb.RETRY: "the rejected revision gets a new attempt",
     Verb.PAUSE: "no raise until a Resume; analysis and rollback go on",
     Verb.RESUME: "going on",
+    Verb.BREAK_GLASS: "glass broken: no approval and no freeze stands before this attempt until it expires",
 }
 
 
-def _refusal(status: Status, said: DecisionSeen) -> str:
+def _refusal(status: Status, said: DecisionSeen, now: datetime) -> str:
     """Why this Decision has no effect; empty when it has one."""
     attempt = status.attempt
     if attempt is None:
         return "nothing to decide: there is no rollout"
     if said.attempt != attempt.id:
         return f"spoke about attempt {said.attempt}; the present one is {attempt.id}: decide again about that one"
+    if said.verb in LETS_THROUGH and said.expires_at is not None and now >= said.expires_at:
+        return f"spec.expiresAt: it expired at {said.expires_at:%Y-%m-%d %H:%M:%S} UTC: decide again"
+    if not said.may:
+        verb = said.verb.value.lower()
+        return f"{said.by} does not hold the verb {verb} on this Canary now, alone or by spec.groups: nothing moves"
     if said.verb is Verb.RETRY:
         return "" if status.phase is Phase.ROLLED_BACK else "nothing to retry: this attempt was not rolled back"
     if status.phase not in ACTIVE or status.phase is Phase.ROLLING_BACK:
@@ -69,6 +101,8 @@ def _refusal(status: Status, said: DecisionSeen) -> str:
         return ""
     if status.phase in {Phase.RELEASING, Phase.FINISHING}:
         return "too late: the release has begun; only an Abort is taken now"
+    if said.verb in BOUND and (unbound := _unbound(attempt, said)):
+        return unbound
     if said.verb is Verb.APPROVE:
         if not 1 <= said.step <= len(attempt.plan):
             return f"spec.step: this plan has steps 1 to {len(attempt.plan)}, found {said.step}"
@@ -76,6 +110,21 @@ def _refusal(status: Status, said: DecisionSeen) -> str:
             return f"spec.step: step {said.step} asks for no approval"
         if said.step - 1 < attempt.step:
             return f"spec.step: step {said.step} has passed; the rollout is on step {attempt.step + 1}"
+    return ""
+
+
+def _unbound(attempt: Attempt, said: DecisionSeen) -> str:
+    """What it names that is not the present revision or plan; empty when both are named as they are."""
+    resolved = {one.image: one.digest for one in attempt.evidence.images}
+    for field, found, present in (
+        ("digest", said.digest, bound_digest(attempt.images, resolved)),
+        ("planDigest", said.plan_digest, attempt.plan_digest),
+    ):
+        if found != present:
+            return (
+                f"spec.{field}: this attempt has {present or 'none'}, found {found or 'nothing'}: "
+                "look again and decide about what is there now (kubectl canary writes it for you)"
+            )
     return ""
 
 
@@ -94,7 +143,7 @@ def _effect(status: Status, said: DecisionSeen, now: datetime) -> Status:
             return status.with_attempt(paused=False, baking_since=None, excused=retreats, drifts=(), unpinned=())
         case Verb.RETRY:
             return status.but(phase=Phase.IDLE, rejected="")
-        case Verb.APPROVE:
+        case Verb.APPROVE | Verb.BREAK_GLASS:
             return status
 
 

@@ -19,7 +19,7 @@ from controller.model.spec import CanarySpec, Verb
 from controller.model.status import ACTIVE, Attempt, Head, Judged, Outcome, Phase, PlanStep, Stable, Status, StepSeen
 from controller.model.uses import uses
 from controller.model.world import DecisionSeen, Observed, Target, Weight
-from controller.rollout.answers import answer, approved, get_out
+from controller.rollout.answers import answer, approvals, broken_glass, get_out
 from controller.rollout.conditions import render_conditions
 from controller.rollout.moves import (
     AddFinalizer,
@@ -382,7 +382,7 @@ def _while_progressing(seen: Observed, now: datetime) -> Decision:
             return Wait("NoData", verdict.need, now + SOON)
         case _ if not attempt.promoted_by and not verdict.enough:
             return Wait("MinRequests", verdict.need, now + SOON)
-        case _ if (gate := _closed_gate(status, attempt)) is not None:
+        case _ if (gate := _closed_gate(seen, attempt, now)) is not None:
             return Wait("AwaitingApproval", f"step {gate + 1} asks for an approval: kubectl canary approve")
         case _ if attempt.is_last_step or attempt.promoted_by:
             return Become(
@@ -483,9 +483,7 @@ def _while_finishing(seen: Observed, now: datetime) -> Decision:
     if target is None or not target.settled_hash:
         return Wait("WaitingForStable", "one revision must have all pods, updated and available", now + SOON)
     return Become(
-        status.but(
-            phase=Phase.IDLE, stable=_stable(target), holding=False, rejected="", edits_held=False, head=_head(seen)
-        ),
+        status.but(phase=Phase.IDLE, stable=_stable(target), holding=False, rejected="", edits_held=False),
         "Promoted",
         _how_it_ended(status),
     )
@@ -807,7 +805,9 @@ def _shown(status: Status, reason: str) -> dict[str, str]:
 
 def _said(seen: Observed, now: datetime, only: Verb | None = None) -> Become | None:
     """Take the oldest Decision not yet answered; with `only`, the oldest of that verb."""
-    waiting: list[DecisionSeen] = [said for said in seen.decisions if only is None or said.verb is only]
+    # Whose right nobody could tell is answered when somebody can.
+    heard = [said for said in seen.decisions if said.may is not None]
+    waiting: list[DecisionSeen] = [said for said in heard if only is None or said.verb is only]
     if not waiting:
         return None
     said = waiting[0]
@@ -816,8 +816,10 @@ def _said(seen: Observed, now: datetime, only: Verb | None = None) -> Become | N
     if not taken:
         # An answer without effect must not hide why the rollout waits.
         return Become(changed, seen.status.reason or "Answered", seen.status.message)
-    reason = {Verb.ABORT: "Aborted", Verb.REJECT: "Rejected", Verb.PAUSE: "Paused"}.get(said.verb, f"{said.verb}Taken")
-    return Become(changed, reason, f"{said.by}: {said.reason}")
+    return Become(changed, _TAKEN.get(said.verb, f"{said.verb}Taken"), f"{said.by}: {said.reason}")
+
+
+_TAKEN = {Verb.ABORT: "Aborted", Verb.REJECT: "Rejected", Verb.PAUSE: "Paused", Verb.BREAK_GLASS: "GlassBroken"}
 
 
 def _problem(problems: tuple[str, ...], now: datetime) -> Wait | None:
@@ -864,11 +866,13 @@ def _no_data_for(seen: Observed, now: datetime) -> float:
     return waited if waited > seen.spec.analysis.no_data_timeout.total_seconds() else 0.0
 
 
-def _closed_gate(status: Status, attempt: Attempt) -> int | None:
+def _closed_gate(seen: Observed, attempt: Attempt, now: datetime) -> int | None:
     """The first step, from 0, whose approval is asked for now and not given."""
+    if broken_glass(seen.status, now, seen.revoked) is not None:
+        return None
     last = len(attempt.plan) if attempt.promoted_by else attempt.step + 1
     for number in range(attempt.step, last):
-        if attempt.plan[number].approval and not approved(status, number):
+        if attempt.plan[number].approval and not approvals(seen.status, number, now, seen.revoked):
             return number
     return None
 

@@ -10,6 +10,7 @@ import msgspec
 from controller.model.evidence import Evidence
 from controller.model.record import OriginSeen, ReleaseRecordSpec, Said
 from controller.model.redact import redact_all
+from controller.model.spec import Verb
 from controller.model.status import Answered, Attempt, Judged, Status
 
 
@@ -49,6 +50,7 @@ def render_record(canary: str, uid: str, status: Status) -> dict[str, Any]:
         verdicts=tuple(map(_finite, attempt.verdicts)),
         retreats=tuple(map(_finite, attempt.retreats)),
         decisions=said,
+        glass_broken=any(one.taken and one.decision == Verb.BREAK_GLASS for one in said) or None,
     )
     rendered = redact_all(msgspec.to_builtins(_sealed(record, attempt)))
     assert isinstance(rendered, dict)
@@ -80,6 +82,7 @@ def _said(entry: Answered) -> Said:
         taken=entry.taken,
         step=entry.step,
         reason=entry.reason,
+        groups=entry.groups,
         expires_at=entry.expires_at,
     )
 

@@ -36,7 +36,7 @@ class Process:
 
     def __post_init__(self) -> None:
         hands = Hands(self.world, self.term)
-        self.adapters = Adapters(hands, hands, hands, hands, Analyst(hands), lambda: self.term)
+        self.adapters = Adapters(hands, hands, hands, hands, Analyst(hands), hands, lambda: self.term)
 
     def turn(self) -> bool:
         """One reconcile; true when it changed something and wants another turn at once."""
@@ -122,6 +122,7 @@ def settle(life: Life, seconds: int = CALM) -> None:
     """Faults stop; the loop gets this long to come to rest."""
     life.misfortune = 0.0
     life.world.metrics_up = True
+    life.world.may = True
     for _ in range(seconds):
         life.second()
         if life.world.gone:
@@ -183,6 +184,7 @@ def test_people_and_tools_do_what_they_like_and_every_oracle_holds(seed: int) ->
         lambda: world.hand_edit(chance.choice([0.0, 5.0, 90.0, 100.0])),
         world.reset_route,
         lambda: setattr(world, "metrics_up", not world.metrics_up),
+        lambda: setattr(world, "may", chance.choice([True, True, False, None])),
         lambda: setattr(world.fleet, "age", 0.0),
     ]
     for _ in range(LONG):

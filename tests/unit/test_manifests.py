@@ -16,6 +16,7 @@ import yaml
 from pydantic import ValidationError
 
 from controller.model.spec import CanarySpec, DecisionSpec, MetricsSourceSpec, Model, Verb
+from tests.examples_of_secrets import SECRETS
 from tests.values import render_values
 
 ROOT = Path(__file__).parents[2]
@@ -102,7 +103,14 @@ def test_no_rule_grants_every_verb_group_or_resource() -> None:
 def test_the_approver_has_a_verb_for_every_decision() -> None:
     verbs = {verb for rule in rules_of("canary-approver") for verb in rule["verbs"] if "canaries" in rule["resources"]}
 
-    assert {verb.value.lower() for verb in Verb} | {"detach"} <= verbs
+    assert {verb.value.lower() for verb in Verb} - {"breakglass"} | {"detach"} <= verbs
+
+
+def test_nobody_may_break_the_glass_by_a_role_they_have_for_something_else() -> None:
+    holders = [role for role in roles() if any("breakglass" in rule["verbs"] for rule in role["rules"])]
+
+    assert [role["metadata"]["name"] for role in holders] == ["canary-breakglass"]
+    assert "labels" not in holders[0]["metadata"], "added to no other role"
 
 
 def test_an_editor_can_get_users_out_but_lets_nothing_through() -> None:
@@ -165,3 +173,16 @@ def test_every_dependency_is_locked_with_hashes() -> None:
         assert name
         assert name[0].lower() in hashed
     assert hashed == pinned
+
+
+@pytest.mark.parametrize("secret", [*SECRETS, "https://bob:pa55word@host", "password=hunter2!"])
+def test_admission_refuses_a_reason_that_holds_a_credential(secret: str) -> None:
+    rules = [
+        rule["expression"]
+        for item in objects_of(MANIFESTS / "admission" / "decisions.yaml")
+        for rule in item["spec"].get("validations", ())
+    ]
+    (pattern,) = [found[1] for rule in rules if (found := re.search(r"reason\.matches\('(.*)'\)$", rule, re.DOTALL))]
+
+    assert re.search(pattern, f"rolled back, see {secret} for more")
+    assert not re.search(pattern, "error budget is fine; the token service of shop@sha256:0123 is slow: see #12")

@@ -171,8 +171,8 @@ class MemoryCluster:
     def watch(self, path: str) -> Iterator[Object]:
         return iter(())
 
-    def whoami(self) -> str:
-        return self.user
+    def whoami(self) -> tuple[str, tuple[str, ...]]:
+        return self.user, ("team", "system:authenticated")
 
     def namespace(self) -> str:
         return "shop"

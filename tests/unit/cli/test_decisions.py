@@ -2,6 +2,7 @@
 
 import argparse
 import io
+from datetime import UTC, datetime
 
 import pytest
 
@@ -14,7 +15,15 @@ PATH = "/apis/serin.dev/v1alpha1/namespaces/shop/canaries/checkout"
 
 
 def options(command: str, **changes: object) -> argparse.Namespace:
-    usual = {"name": "checkout", "namespace": "shop", "reason": "why", "attempt": "", "step": None, "yes": True}
+    usual: dict[str, object] = {
+        "name": "checkout",
+        "namespace": "shop",
+        "reason": "why",
+        "attempt": "",
+        "step": None,
+        "yes": True,
+        "lasting": 0.0,
+    }
     return argparse.Namespace(command=command, **{**usual, **changes})
 
 
@@ -94,3 +103,26 @@ def test_what_brings_users_onto_a_revision_needs_a_yes_where_nobody_can_be_asked
         decisions.run(options("promote", yes=False), cluster, Screen())
 
     assert cluster.created == []
+
+
+def test_groups_are_written_without_those_every_login_has() -> None:
+    cluster = MemoryCluster({PATH: canary()})
+
+    decisions.run(options("abort"), cluster, Screen())
+
+    assert cluster.created[0]["spec"]["groups"] == ["team"]
+
+
+def test_break_glass_names_its_end() -> None:
+    ends = datetime(2026, 3, 1, 13, tzinfo=UTC)
+
+    written = decisions.render_decision(canary(), "break-glass", "the cure", by="alice", expires_at=ends)
+
+    assert (written["spec"]["decision"], written["spec"]["expiresAt"]) == ("BreakGlass", "2026-03-01T13:00:00Z")
+
+
+def test_images_are_named_by_the_digest_that_was_approved_so_that_a_moved_tag_shows() -> None:
+    seen = attempt(images=["shop:2", "proxy:1"], evidence={"images": [{"image": "shop:2", "digest": "sha256:ab"}]})
+
+    assert decisions.digest_of(seen) == "shop:2@sha256:ab,proxy:1"
+    assert decisions.digest_of(attempt(images=["x" * 300, "y" * 300])).startswith("sha256:")

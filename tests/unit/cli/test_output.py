@@ -152,10 +152,10 @@ def test_a_name_must_leave_room_for_the_canarys_own() -> None:
     assert any("metadata.name: 57 characters, at most 56" in problem for problem in problems)
 
 
-def test_status_imports_neither_the_model_nor_a_third_party() -> None:
+def test_status_imports_neither_the_schema_nor_a_third_party() -> None:
     program = (
         "import sys, controller.cli.main, controller.cli.status, controller.cli.listing, controller.cli.decisions;"
-        "heavy = {'pydantic', 'msgspec', 'rich', 'yaml', 'numpy', 'controller.model'};"
+        "heavy = {'pydantic', 'msgspec', 'rich', 'yaml', 'numpy', 'controller.model.spec'};"
         "print(sorted(heavy & set(sys.modules)))"
     )
 
