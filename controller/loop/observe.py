@@ -71,6 +71,7 @@ async def observe(
         proven = await world.workload.prove_hold(ref, spec, target)
     if verdict is None and status.phase in JUDGED and status.attempt is not None:
         verdict = await world.analyst.read_verdict(ref, spec, status.attempt, target, canary, now)
+    unanswered = _unanswered(said, status)
     return replace(
         base,
         problems=problems,
@@ -79,8 +80,8 @@ async def observe(
         pins=pins,
         weight=weight,
         hold_proven=proven,
-        decisions=await _with_rights(_unanswered(said, status), status, ref, world),
-        revoked=await _revoked(status, ref, world, now),
+        decisions=await _with_rights(unanswered, status, ref, world) if live else unanswered,
+        revoked=await _revoked(status, ref, world, now) if live else frozenset(),
         verdict=verdict or Verdict(),
         record=record,
     )
