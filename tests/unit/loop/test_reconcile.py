@@ -35,7 +35,9 @@ class Process:
         chance = random.Random(7)
         self.world = World(chance, failing or {})
         self.hands = Watching(self.world)
-        self.adapters = Adapters(self.hands, self.hands, self.hands, self.hands, Analyst(self.hands), lambda: 1)
+        self.adapters = Adapters(
+            self.hands, self.hands, self.hands, self.hands, Analyst(self.hands), self.hands, lambda: 1
+        )
 
     async def turn(self) -> None:
         self.hands.watches.clear()
