@@ -47,9 +47,10 @@ from controller.loop.memory import (
 )
 from controller.loop.reconcile import reconcile
 from controller.loop.rights import KubeRights
+from controller.loop.rules import FREEZES, POLICIES, KubeRules, SpecObject
 from controller.loop.world import World
 from controller.model.spec import MetricsSourceSpec
-from controller.model.status import Status
+from controller.model.status import ACTIVE, Status
 from controller.ports import Ref
 from controller.rollout.moves import Decision
 from controller.routers import httproute
@@ -118,6 +119,8 @@ class Controller:
         self._canaries = Informer(api, CANARIES, CanaryObject, **watched)
         self._decisions = Informer(api, DECISIONS, DecisionObject, **watched)
         self._sources: Informer[SourceObject] = Informer(api, SOURCES, SourceObject)
+        self._policies: Informer[SpecObject] = Informer(api, POLICIES, SpecObject)
+        self._freezes: Informer[SpecObject] = Informer(api, FREEZES, SpecObject)
         kept = {**reads.KEPT, **httproute.KEPT}
         self._kept: dict[Resource, Informer[Kept]] = {
             resource: Informer(
@@ -148,6 +151,7 @@ class Controller:
             source=source,
             analyst=Analyst(source),
             rights=KubeRights(api),
+            rules=KubeRules(self._policies, self._freezes, self._canaries),
             term=lambda: self._term,
             tell=self._tell,
             leaving=options.release_all,
@@ -160,7 +164,7 @@ class Controller:
 
     @property
     def _informers(self) -> tuple[Informer[Any], ...]:
-        return (*self._own, *self._kept.values())
+        return (*self._own, self._policies, self._freezes, *self._kept.values())
 
     async def run(self) -> None:
         """Until SIGTERM, or until everything is released with `--release-all`."""
@@ -203,7 +207,8 @@ class Controller:
             await informer.wait_synced()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CACHES_WITHIN):
-                for informer in self._kept.values():
+                # Without policies and freezes nothing rises; but nothing that gets users out may wait for them.
+                for informer in self._informers:
                     await informer.wait_synced()
         self._term = await election.acquire()
         self._api.limit_writes(election.remaining)
@@ -267,6 +272,11 @@ class Controller:
             if changed is not None:
                 on_named(changed.group, old, new)
 
+        def on_freeze(old: SpecObject | None, new: SpecObject | None) -> None:
+            for canary in self._canaries:
+                if canary.status.get("phase") in ACTIVE:
+                    self._wake(canary.metadata.key)
+
         def on_source(old: SourceObject | None, new: SourceObject | None) -> None:
             for key in self._canaries.keys():
                 self._wake(key)
@@ -277,6 +287,7 @@ class Controller:
             self._kept[resource].on_keyed_change(on_named)
         self._kept[ENDPOINTSLICES].on_keyed_change(on_slice)
         self._sources.on_change(on_source)
+        self._freezes.on_change(on_freeze)
 
     def _wake(self, key: str) -> None:
         if self._term:

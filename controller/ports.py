@@ -6,10 +6,13 @@ Every write takes the fencing `epoch` of the decision it carries out and fails w
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
+from controller.guardrails.freeze import Freeze
+from controller.guardrails.policy import Policy
 from controller.model.evidence import Evidence
 from controller.model.policy import Signer
 from controller.model.spec import CanarySpec, Metric
@@ -186,6 +189,29 @@ class CanarySeen:
     """None while `problems` says why it cannot be parsed"""
     problems: tuple[str, ...]
     status: Status
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RulesSeen:
+    """Every ReleasePolicy and Freeze of the cluster."""
+
+    policies: tuple[Policy, ...] = ()
+    freezes: tuple[Freeze, ...] = ()
+    unreadable_policies: tuple[tuple[str, str], ...] = ()
+    """name and problem: nothing begins while one of them might have said no"""
+    problem: str = ""
+    """why none of this can be relied on now: no weight rises and nothing begins"""
+
+
+class Rules(Protocol):
+    """What platform team and people on call wrote. From caches: asked every turn, and never waits."""
+
+    def read_rules(self) -> RulesSeen:
+        """All of them, each parsed or named as unreadable."""
+
+    def promoted(self, images: tuple[str, ...]) -> frozenset[tuple[str, str]]:
+        """Namespace and name of each Canary whose stable revision has these images, all by digest, and was judged."""
 
 
 class Memory(Protocol):

@@ -5,8 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from controller.guardrails.policy import Change, Policy, evaluate
+from controller.model.evidence import Origin
+from controller.model.guarded import Gate, PlanStep, Ruling
 from controller.model.spec import CanarySpec
-from controller.model.status import Attempt, Phase, PlanStep, Stable, Status
+from controller.model.status import Attempt, Phase, Stable, Status
 from controller.model.world import CanaryPods, Observed, Pins, RecordSeen, Target, Verdict, Weight
 
 NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -40,7 +43,8 @@ def attempt(**changes: Any) -> Attempt:
         "plan": (PlanStep(10, 60), PlanStep(50, 60)),
         "baking_since": NOON - 2 * MINUTE,
         "stable_floor": 4,
-        "origin": "unknown",
+        "origin": Origin.UNKNOWN,
+        "no_data": "RollBack",
     }
     return Attempt(**usual | changes)
 
@@ -93,5 +97,21 @@ def observed(**changes: Any) -> Observed:
         "weight": Weight(percent=10.0, present=True, programmed=True, epoch=now_status.epoch),
         "verdict": Verdict(fresh=True, enough=True),
         "record": RecordSeen(exists=True, steps=9),
+        "ruling": ruling(),
     }
     return Observed(**usual | changes)
+
+
+def ruling(*policies: Policy, **change: Any) -> Ruling:
+    """What these policies make of the candidate; without any, the plan is what the Canary says."""
+    usual: dict[str, Any] = {"namespace": "shop", "canary": "checkout", "template_hash": NEW, "images": ("shop:2",)}
+    return evaluate(Change(**usual | change), spec(), policies)
+
+
+def gated(*gates: Gate, **changes: Any) -> Attempt:
+    """The usual attempt with people asked at these gates."""
+    plan = tuple(
+        PlanStep(step.weight, step.bake, any(gate.step == number for gate in gates))
+        for number, step in enumerate(attempt().plan, start=1)
+    )
+    return attempt(plan=plan, gates=gates, **changes)

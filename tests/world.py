@@ -14,12 +14,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar, cast
 
 from controller.errors import ApiUnavailable, Conflict, Fenced
+from controller.guardrails.freeze import Freeze, Subject, strictest_freeze
 from controller.model.bound import bound_digest
 from controller.model.chain import Link, grown, verify_chain
+from controller.model.policy import FreezeSpec, OnStart
 from controller.model.spec import CanarySpec, Metric, Verb
 from controller.model.status import ACTIVE, Outcome, Phase, Status, parse_status, render_status
 from controller.model.world import CanaryPods, DecisionSeen, Pins, RecordSeen, Target, Weight
-from controller.ports import ArmSamples, CanarySeen, MetricSamples, RawSample, Ref
+from controller.ports import ArmSamples, CanarySeen, MetricSamples, RawSample, Ref, RulesSeen
 from tests.builders import spec as usual_spec
 
 KEY = "shop/checkout"
@@ -125,6 +127,8 @@ class World:
     metrics_up: bool = True
     may: bool | None = True
     """what the API server says of everybody's rights; None while it does not answer"""
+    rules: RulesSeen = field(default_factory=RulesSeen)
+    labels: dict[str, str] = field(default_factory=dict)
     served_without_pods: float = 0.0
     writes: list[tuple[datetime, str, int]] = field(default_factory=list)
     late: list[tuple[str, int, Callable[[], None]]] = field(default_factory=list)
@@ -202,6 +206,8 @@ class World:
             raise OracleBroken(f"O8: {what} by term {term} before it stood in the status ({leader})")
         change()
         raised = (self.route.percent if self.route.present else 0.0) > weight
+        if raised and self.is_held() and not what.startswith("late"):
+            raise OracleBroken(f"O9: {what} while a freeze is in force")
         if raised and self.fleet.ready == 0 and not what.startswith("late"):
             raise OracleBroken(f"O3: {what} without a ready canary pod")
         if term < leader and (raised or "status" in what):
@@ -219,6 +225,21 @@ class World:
     def remembered(self) -> Status:
         return parse_status(self.status)
 
+    def is_held(self) -> bool:
+        """Whether a freeze that lets nothing finish is in force."""
+        found = strictest_freeze(self.rules.freezes, Subject("shop", self.labels), self.now)
+        return bool(self.rules.problem) or (found is not None and found.on_start is not OnStart.FINISH)
+
+    def engage(self, name: str = "stop", **spec: Any) -> None:
+        """Somebody on call engages a freeze; with no schedule it is a kill switch."""
+        body = FreezeSpec.model_validate({"reason": "incident 7"} | spec)
+        made = Freeze(name, f"uid-{name}-{self.version}", body, created=self.now)
+        self.rules = replace(self.rules, freezes=(*self.rules.freezes, made))
+
+    def thaw(self) -> None:
+        """Two owners have thawed everything."""
+        self.rules = replace(self.rules, freezes=())
+
     # -- what people and tools do -----------------------------------------------------------------
 
     def edit(self, template: str) -> None:
@@ -230,7 +251,7 @@ class World:
         self.target.paused = self.target.paused or (adopted and not self.rests_paused)
         self.target.touched()
 
-    def say(self, verb: Verb, step: int = 0) -> None:
+    def say(self, verb: Verb, step: int = 0, by: str = "alice") -> None:
         """A person writes a Decision about the present attempt."""
         attempt = self.remembered.attempt
         if attempt is None:
@@ -238,7 +259,7 @@ class World:
         number = len(self.decisions) + 1
         self.decisions.append(
             DecisionSeen(
-                *(f"d-{number}", f"d-{number}", verb, "alice", attempt.id, step, "because", self.now),
+                *(f"d-{number}", f"d-{number}", verb, by, attempt.id, step, "because", self.now),
                 digest=bound_digest(attempt.images, {}),
                 plan_digest=attempt.plan_digest,
                 expires_at=self.now + timedelta(hours=1) if verb is Verb.BREAK_GLASS else None,
@@ -304,6 +325,7 @@ class Hands:
             world.spec,
             (),
             world.remembered,
+            world.labels,
         )
         return self._watched("canary", None if world.gone else found, live)
 
@@ -377,6 +399,14 @@ class Hands:
 
     async def may(self, by: str, groups: tuple[str, ...], verb: str, namespace: str, canary: str) -> bool | None:
         return self.world.may
+
+    # Rules
+
+    def read_rules(self) -> RulesSeen:
+        return self.world.rules
+
+    def promoted(self, images: tuple[str, ...]) -> frozenset[tuple[str, str]]:
+        return frozenset()
 
     # TrafficRouter
 

@@ -126,17 +126,20 @@ def render_decision(
 
 
 def gate_of(attempt: Object, step: int | None) -> int:
-    """The step, counted from 1, whose way out an approval opens: the one asked for, else the next gate.
+    """The step, counted from 1, whose way out an approval opens (0: before the first request): the one asked for,
+    else the next gate.
 
     Raises: Failure: no such gate is left.
     """
-    plan, here = attempt.get("plan") or [], int(attempt.get("step") or 0) + 1
-    gates = [number for number, one in enumerate(plan, start=1) if one.get("approval") and number >= here]
+    begun = bool(attempt.get("stepsSeen") or attempt.get("bakingSince"))
+    first = int(attempt.get("step") or 0) + 1 if begun else 0
+    gates = sorted({int(gate["step"]) for gate in attempt.get("gates") or [] if int(gate["step"]) >= first})
     if step is not None and step not in gates:
         left = ", ".join(map(str, gates)) or "none"
-        raise Failure(f"--step {step}: no gate is left there; the rollout is on step {here}, gates left: {left}")
+        raise Failure(f"--step {step}: no gate is left there; the rollout is on step {first}, gates left: {left}")
     if not gates:
-        raise Failure(f"nothing to approve: no step from {here} to {len(plan)} asks for an approval")
+        plan = attempt.get("plan") or []
+        raise Failure(f"nothing to approve: no step from {max(first, 1)} to {len(plan)} asks for an approval")
     return step if step is not None else gates[0]
 
 

@@ -284,16 +284,20 @@ def _who(scene: Scene) -> Iterator[str]:
             str(attempt.get("trust") or "T0"),
             str(attempt.get("claimedOrigin") or ""),
         )
-    plan = attempt.get("plan") or []
-    gates = sum(1 for step in plan if step.get("approval"))
+    gates = attempt.get("gates") or []
     if gates and scene.phase in ACTIVE:
-        opened = {
-            said.get("step")
+        approvals = {
+            (int(said.get("step") or 0), said.get("by"))
             for said in scene.status.get("decisions") or []
             if said.get("taken") and said.get("decision") == "Approve" and said.get("attempt") == attempt.get("id")
         }
+        opened = [
+            gate
+            for gate in gates
+            if sum(1 for step, _ in approvals if step == gate["step"]) >= int(gate.get("count") or 1)
+        ]
         asked = ", waiting on an approver" if scene.reason == "AwaitingApproval" else ""
-        yield f"approvals {len(opened)}/{gates}{asked}"
+        yield f"approvals {len(opened)}/{len(gates)}{asked}"
     waiting_on = str(scene.status.get("waitingOn") or "")
     if waiting_on and scene.reason != "AwaitingApproval" and scene.phase in ACTIVE:
         yield f"waiting on {plain(waiting_on)}"

@@ -33,6 +33,7 @@ class Freeze:
     uid: str
     spec: FreezeSpec | None
     problem: str = ""
+    created: datetime | None = None
 
 
 @dataclass(frozen=True)

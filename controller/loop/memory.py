@@ -117,6 +117,7 @@ class KubeMemory:
             spec=spec,
             problems=problems,
             status=status,
+            labels=meta.labels,
         )
 
     def _known(self, key: str) -> CanaryObject | None:

@@ -12,12 +12,14 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from controller.errors import NeedsUser, NotFound, SourceUnavailable
+from controller.loop.guard import frozen_now, read_ruling, with_bars
 from controller.loop.world import World
 from controller.model.spec import Analysis, CanarySpec
 from controller.model.status import ACTIVE, Phase, Status
 from controller.model.world import CanaryPods, DecisionSeen, Observed, Pins, RecordSeen, Target, Verdict, Weight
 from controller.ports import CanarySeen, Ref
 from controller.rollout.answers import KEPT, LETS_THROUGH, STANDING
+from controller.rollout.decide import must_get_out
 
 JUDGED = frozenset({Phase.PROGRESSING, Phase.RETREATED})
 RESTING = frozenset({Phase.PENDING, Phase.IDLE, Phase.ROLLED_BACK})
@@ -45,6 +47,11 @@ async def observe(
     )
     if spec is None:
         return base
+    if status.phase in ACTIVE:
+        base = replace(base, frozen=frozen_now(seen, world.rules.read_rules(), now))
+        if not base.deleting and must_get_out(status, base.frozen):
+            # A stop that somebody asked for waits for no route, no metrics and no list.
+            return base
     if _traffic_must_leave(status):
         weight = await world.router.read_weight(ref, spec, live=live)
         # A retreat may still become a rollback, or be answered, once the canary has no traffic.
@@ -67,11 +74,14 @@ async def observe(
         pins = await world.workload.read_pins(ref, spec, target, stable_hash, live=live)
     if not problems and status.phase in NOT_YET:
         problems = await _problems(seen, spec, world, pins, weight, live)
+    ruling = None
+    if target is not None:
+        ruling = await read_ruling(seen, spec, target, world)
     if live and target is not None and asks_for_proof(status, target):
         proven = await world.workload.prove_hold(ref, spec, target)
     if verdict is None and status.phase in JUDGED and status.attempt is not None:
         verdict = await world.analyst.read_verdict(ref, spec, status.attempt, target, canary, now)
-    unanswered = _unanswered(said, status)
+    unanswered = with_bars(_unanswered(said, status), status)
     return replace(
         base,
         problems=problems,
@@ -84,6 +94,7 @@ async def observe(
         revoked=await _revoked(status, ref, world, now) if live else frozenset(),
         verdict=verdict or Verdict(),
         record=record,
+        ruling=ruling,
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from controller.loop.analyst import Analyst
 from controller.loop.live import LiveLooks
 from controller.model.status import Status
-from controller.ports import Memory, MetricSource, Ref, Rights, TrafficRouter, Workload
+from controller.ports import Memory, MetricSource, Provenance, Ref, Rights, Rules, TrafficRouter, Workload
 from controller.rollout.moves import Decision
 
 Tell = Callable[[Ref, Status, Decision], None]
@@ -29,7 +29,10 @@ class World:
     source: MetricSource
     analyst: Analyst
     rights: Rights
+    rules: Rules
     term: Callable[[], int]
+    provenance: Provenance | None = None
+    """None: nothing is looked up, so every change is of unknown origin"""
     tell: Tell = tell_nobody
     live: LiveLooks = field(default_factory=LiveLooks)
     leaving: bool = False

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import core_schema
 
 from controller.model.durations import render_duration
+from controller.model.policy import FreezeSpec, ReleasePolicySpec
 from controller.model.record import ReleaseRecordSpec
 from controller.model.spec import (
     GROUP,
@@ -149,6 +151,37 @@ KINDS = (
         ),
     ),
     Kind(
+        name="ReleasePolicy",
+        plural="releasepolicies",
+        short=("rp",),
+        spec=ReleasePolicySpec,
+        scope="Cluster",
+        description="Guardrails: what a change must meet by who wrote it, how well that is proven and what it touches.",
+        columns=(
+            Column("Mode", ".spec.mode"),
+            Column("Rules", ".spec.rules[*].name"),
+            Column("Namespaces", ".spec.selector.namespaces"),
+            _AGE,
+        ),
+    ),
+    Kind(
+        name="Freeze",
+        plural="freezes",
+        short=("fz",),
+        spec=FreezeSpec,
+        scope="Cluster",
+        description="A time without releases; with neither schedule nor start a kill switch, which holds until thawed.",
+        columns=(
+            Column("On-start", ".spec.onStart"),
+            Column("Schedule", ".spec.schedule"),
+            Column("Zone", ".spec.timeZone"),
+            Column("End", ".spec.end"),
+            Column("By", ".spec.by"),
+            Column("Reason", ".spec.reason"),
+            _AGE,
+        ),
+    ),
+    Kind(
         name="MetricsSource",
         plural="metricssources",
         short=("ms",),
@@ -176,6 +209,8 @@ def _plain(value: Any) -> Any:
         return value.model_dump(mode="json", by_alias=True, exclude_none=True)
     if isinstance(value, timedelta):
         return render_duration(value)
+    if isinstance(value, StrEnum):
+        return value.value
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     return value

@@ -70,7 +70,8 @@ class FreezeSeen(Value, frozen=True):
     on_start: OnStart
     message: Text
     at: datetime
-    ended_at: datetime | None = None
+    ended: bool = False
+    """the rollout is free of it from here on; an entry of its own, since what is recorded only grows"""
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,8 @@ class Frozen:
     uid: str
     on_start: OnStart
     message: str
+    since: datetime | None = None
+    """None: nobody can tell"""
     until: datetime | None = None
     """None: until somebody thaws it, or nobody can tell"""
 

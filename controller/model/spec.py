@@ -271,7 +271,8 @@ class DecisionSpec(Model):
                 {"rule": "self == oldSelf", "message": "a Decision cannot be changed: write another one"},
                 {
                     "rule": "self.decision != 'Approve' || has(self.step)",
-                    "message": "an Approve names its step, counted from 1: use kubectl canary approve",
+                    "message": "an Approve names its step, counted from 1, or 0 before the first request: "
+                    "use kubectl canary approve",
                 },
                 {
                     "rule": "self.decision != 'BreakGlass' || has(self.expiresAt)",
@@ -289,7 +290,7 @@ class DecisionSpec(Model):
         Field(max_length=100, description="groups of whoever decides, without system: ones; admission checks each"),
     ] = ()
     attempt: Annotated[str, Field(min_length=1, max_length=63)]
-    step: Annotated[int, Field(ge=1, le=20)] | None = None
+    step: Annotated[int, Field(ge=0, le=60)] | None = None
     digest: Annotated[str, Field(max_length=512)] = ""
     plan_digest: Annotated[str, Field(max_length=128)] = ""
     expires_at: Annotated[

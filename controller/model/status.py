@@ -13,7 +13,8 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from controller.model.evidence import Evidence, Origin, Trust
+from controller.model.evidence import Degree, Evidence, Origin, Trust
+from controller.model.guarded import Clamp, FreezeSeen, Gate, PlanStep, Touched
 from controller.model.value import Value
 
 Short = Annotated[str, Meta(max_length=63)]
@@ -89,15 +90,6 @@ class Head(Value, frozen=True):
     hash: Annotated[str, Meta(max_length=128)] = ""
 
 
-class PlanStep(Value, frozen=True):
-    """One step of the plan as it was when the attempt began."""
-
-    weight: Percent
-    bake: Annotated[float, Meta(ge=0)]
-    """seconds"""
-    approval: bool = False
-
-
 class StepSeen(Value, frozen=True):
     """When the traffic of a step arrived."""
 
@@ -141,7 +133,8 @@ class Attempt(Value, frozen=True):
     id: Short
     template_hash: Short
     started_at: datetime
-    plan: Annotated[tuple[PlanStep, ...], Meta(max_length=20)]
+    plan: Annotated[tuple[PlanStep, ...], Meta(max_length=60)]
+    """as the policies left it"""
     plan_digest: Annotated[str, Meta(max_length=128)] = ""
     number: Count = 0
     """its record's place in the chain of this Canary's records, from 1"""
@@ -153,6 +146,19 @@ class Attempt(Value, frozen=True):
     trust: Trust = Trust.T0
     evidence: Evidence = Evidence()
     """as it was when the attempt began"""
+    degree: Degree = Degree.UNSAID
+    classes: Annotated[tuple[Touched, ...], Meta(max_length=9)] = ()
+    authors: Annotated[tuple[Annotated[str, Meta(max_length=256)], ...], Meta(max_length=100)] = ()
+    """names, in lower case, of those who had a part in the change: they may not approve it"""
+    gates: Annotated[tuple[Gate, ...], Meta(max_length=200)] = ()
+    policies: Annotated[tuple[Annotated[str, Meta(max_length=300)], ...], Meta(max_length=40)] = ()
+    """`name@generation` of those that selected it when it began"""
+    clamps: Annotated[tuple[Clamp, ...], Meta(max_length=40)] = ()
+    """what they changed, and by which rule"""
+    no_data: Annotated[str, Meta(max_length=20)] = ""
+    """Hold or RollBack after `analysis.noDataTimeout`"""
+    freezes: Annotated[tuple[FreezeSeen, ...], Meta(max_length=100)] = ()
+    """that held it, as they began and ended"""
     images: Annotated[tuple[Annotated[str, Meta(max_length=512)], ...], Meta(max_length=40)] = ()
     from_hash: Short = ""
     """template hash of the stable revision it began against; stable changes with a promotion, a record does not"""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from controller.model.guarded import Frozen, Ruling
 from controller.model.spec import CanarySpec, Verb
 from controller.model.status import Judged, Status
 
@@ -110,6 +111,8 @@ class DecisionSeen:
     expires_at: datetime | None = None
     may: bool | None = True
     """the person holds the right now; None when the API server did not say"""
+    barred: str = ""
+    """why this person may not approve, whatever rights they hold: they had a part in the change"""
 
 
 @dataclass(frozen=True)
@@ -173,3 +176,7 @@ class Observed:
     """uids of decisions that were taken and stand for nothing now: who made them holds the right no longer"""
     verdict: Verdict = Verdict()
     record: RecordSeen = RecordSeen()
+    ruling: Ruling | None = None
+    """what the policies make of the candidate; None where none was asked for, or the policies could not be read"""
+    frozen: Frozen | None = None
+    """the strictest freeze in force; one that cannot be read is in force"""

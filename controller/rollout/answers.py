@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from datetime import datetime
 
+import msgspec
+
 from controller.model.bound import bound_digest
+from controller.model.guarded import Gate
 from controller.model.spec import Verb
 from controller.model.status import ACTIVE, Answered, Attempt, Outcome, Phase, Status
 from controller.model.world import DecisionSeen
@@ -26,7 +29,7 @@ def answer(status: Status, said: DecisionSeen, now: datetime) -> Status:
     """The status after this Decision: its effect, if it has one, and the answer."""
     refusal = _refusal(status, said, now)
     changed = status if refusal else _effect(status, said, now)
-    text = refusal or _ANSWERS[said.verb].format(step=said.step)
+    text = refusal or _ANSWERS[said.verb]
     entry = Answered(
         uid=said.uid,
         decision=said.verb.value,
@@ -40,13 +43,41 @@ def answer(status: Status, said: DecisionSeen, now: datetime) -> Status:
         groups=said.groups,
         expires_at=said.expires_at,
     )
-    return changed.but(decisions=_kept((*changed.decisions, entry), changed.attempt))
+    answered = changed.but(decisions=_kept((*changed.decisions, entry), changed.attempt))
+    if said.verb is Verb.APPROVE and entry.taken:
+        text = _still_closed(answered, said.step, now)
+        answered = answered.but(decisions=(*answered.decisions[:-1], msgspec.structs.replace(entry, answer=text)))
+    return answered
 
 
-def approvals(status: Status, step: int, now: datetime, revoked: frozenset[str]) -> tuple[Answered, ...]:
-    """Who has opened the gate out of `step` (from 0) of the present attempt and still may: one entry a person."""
-    standing = _standing(status, Verb.APPROVE, now, revoked)
-    return tuple({entry.by: entry for entry in standing if entry.step == step + 1}.values())
+def approvers(status: Status, gate: Gate, now: datetime, revoked: frozenset[str]) -> tuple[str, ...]:
+    """The different people whose approvals count for this gate of the present attempt and still stand."""
+    counted = [
+        entry.by
+        for entry in _standing(status, Verb.APPROVE, now, revoked)
+        if entry.step == gate.step and (not gate.groups or set(gate.groups) & set(entry.groups))
+    ]
+    return tuple(dict.fromkeys(counted))
+
+
+def closed_gates(status: Status, step: int, now: datetime, revoked: frozenset[str]) -> tuple[Gate, ...]:
+    """The gates out of `step` (0: before the first request) that still ask for people."""
+    attempt = status.attempt
+    if attempt is None or broken_glass(status, now, revoked) is not None:
+        return ()
+    return tuple(
+        gate for gate in attempt.gates if gate.step == step and len(approvers(status, gate, now, revoked)) < gate.count
+    )
+
+
+def asks_for(status: Status, gate: Gate, now: datetime, revoked: frozenset[str]) -> str:
+    """What a closed gate says to whoever looks: where it stands, who is asked, by which rule, what to type."""
+    where = f"step {gate.step}" if gate.step else "the gate before the first request"
+    have = len(approvers(status, gate, now, revoked))
+    people = f"{gate.count} approvals, has {have}" if gate.count > 1 else "an approval"
+    groups = f" by {' or '.join(gate.groups)}" if gate.groups else ""
+    rule = f" (rule {gate.rule}{': ' + gate.why if gate.why else ''})" if gate.rule != "spec" else ""
+    return f"{where} asks for {people}{groups}{rule}: kubectl canary approve"
 
 
 def broken_glass(status: Status, now: datetime, revoked: frozenset[str]) -> Answered | None:
@@ -70,7 +101,7 @@ def _standing(status: Status, verb: Verb, now: datetime, revoked: frozenset[str]
 
 
 _ANSWERS = {
-    Verb.APPROVE: "the gate out of step {step} is open",
+    Verb.APPROVE: "counted",
     Verb.REJECT: "the attempt ends: all traffic goes to stable",
     Verb.ABORT: "all traffic goes to stable",
     Verb.PROMOTE: "bakes and steps that are left are skipped; approvals and a failing verdict are not",
@@ -104,12 +135,7 @@ def _refusal(status: Status, said: DecisionSeen, now: datetime) -> str:
     if said.verb in BOUND and (unbound := _unbound(attempt, said)):
         return unbound
     if said.verb is Verb.APPROVE:
-        if not 1 <= said.step <= len(attempt.plan):
-            return f"spec.step: this plan has steps 1 to {len(attempt.plan)}, found {said.step}"
-        if not attempt.plan[said.step - 1].approval:
-            return f"spec.step: step {said.step} asks for no approval"
-        if said.step - 1 < attempt.step:
-            return f"spec.step: step {said.step} has passed; the rollout is on step {attempt.step + 1}"
+        return _no_gate(status, attempt, said.step) or said.barred or _not_asked(attempt, said)
     return ""
 
 
@@ -128,6 +154,34 @@ def _unbound(attempt: Attempt, said: DecisionSeen) -> str:
     return ""
 
 
+def _no_gate(status: Status, attempt: Attempt, step: int) -> str:
+    """Why there is nothing to approve there; empty when there is."""
+    if not 0 <= step <= len(attempt.plan):
+        return f"spec.step: this plan has steps 1 to {len(attempt.plan)}, found {step}"
+    if not any(gate.step == step for gate in attempt.gates):
+        return f"spec.step: step {step} asks for no approval"
+    if step < attempt.step + 1 and (step or status.phase is not Phase.PREPARING):
+        return f"spec.step: step {step} has passed; the rollout is on step {attempt.step + 1}"
+    return ""
+
+
+def _not_asked(attempt: Attempt, said: DecisionSeen) -> str:
+    """Why this person's approval counts for none of the gates there; empty when it does."""
+    gates = [gate for gate in attempt.gates if gate.step == said.step]
+    if any(not gate.groups or set(gate.groups) & set(said.groups) for gate in gates):
+        return ""
+    groups = " or ".join(dict.fromkeys(group for gate in gates for group in gate.groups))
+    return f"{said.by} is in none of the groups that rule {gates[0].rule} asks for: {groups}"
+
+
+def _still_closed(status: Status, step: int, now: datetime) -> str:
+    """What an approval that was taken came to."""
+    left = closed_gates(status, step, now, frozenset())
+    if not left:
+        return f"the gate out of step {step} is open" if step else "the gate before the first request is open"
+    return f"counted; {asks_for(status, left[0], now, frozenset())}"
+
+
 def _effect(status: Status, said: DecisionSeen, now: datetime) -> Status:
     match said.verb:
         case Verb.ABORT:
@@ -143,6 +197,9 @@ def _effect(status: Status, said: DecisionSeen, now: datetime) -> Status:
             return status.with_attempt(paused=False, baking_since=None, excused=retreats, drifts=(), unpinned=())
         case Verb.RETRY:
             return status.but(phase=Phase.IDLE, rejected="")
+        case Verb.APPROVE if said.step == 0:
+            # Deadlines count from when it may go on.
+            return status.with_attempt(entered_at=now)
         case Verb.APPROVE | Verb.BREAK_GLASS:
             return status
 

@@ -10,8 +10,8 @@ from datetime import datetime
 
 from controller.model.status import ACTIVE, Condition, Outcome, Phase, Status
 
-PEOPLE = frozenset({"AwaitingApproval", "Paused"})
-"""reasons that only a person ends"""
+PEOPLE = frozenset({"AwaitingApproval", "Frozen", "Paused"})
+"""reasons that only a person or the clock ends"""
 HOLDS = frozenset(
     {
         "RouteReverted",
@@ -37,9 +37,12 @@ HOLDS = frozenset(
 TO_MEND = frozenset(
     {
         "Conflict",
+        "EvidenceMissing",
         "InvalidSpec",
         "LabelReserved",
         "NoRevisionHistory",
+        "NotPassedBefore",
+        "PolicyRefused",
         "RecreateNeedsFullStep",
         "RouteForbidden",
         "RouteMissing",
@@ -123,6 +126,8 @@ def render_conditions(status: Status, now: datetime) -> tuple[Condition, ...]:
         rows.append(condition("Progressing", "True"))
     if status.reason == "AwaitingApproval":
         rows.append(condition("AwaitingApproval", "True"))
+    if active and status.reason == "Frozen":
+        rows.append(condition("Frozen", "True"))
     if active and status.attempt and status.attempt.paused:
         rows.append(condition("Paused", "True"))
     if active and (status.reason in HOLDS or status.phase is Phase.RETREATED):

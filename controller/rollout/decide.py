@@ -8,18 +8,20 @@ in-between for a crash to hit.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from datetime import datetime, timedelta
 
+import msgspec
+
 from controller.errors import SerinError
-from controller.model.evidence import Origin, Trust
-from controller.model.spec import CanarySpec, Verb
-from controller.model.status import ACTIVE, Attempt, Head, Judged, Outcome, Phase, PlanStep, Stable, Status, StepSeen
+from controller.model.evidence import Origin
+from controller.model.guarded import FreezeSeen, Frozen, Gate
+from controller.model.policy import OnStart
+from controller.model.spec import Verb
+from controller.model.status import ACTIVE, Attempt, Head, Judged, Outcome, Phase, Stable, Status, StepSeen
 from controller.model.uses import uses
 from controller.model.world import DecisionSeen, Observed, Target, Weight
-from controller.rollout.answers import answer, approvals, broken_glass, get_out
+from controller.rollout.answers import answer, asks_for, broken_glass, closed_gates, get_out
 from controller.rollout.conditions import render_conditions
 from controller.rollout.moves import (
     AddFinalizer,
@@ -59,7 +61,7 @@ SOON = timedelta(seconds=1)
 NEWS_AFTER = timedelta(seconds=5)
 """a new reason to wait is written once a phase or step is this old"""
 
-UNVOUCHED = frozenset({"ai", "unknown", "mixed"})
+UNVOUCHED = frozenset({Origin.AI, Origin.UNKNOWN, Origin.MIXED})
 ENDED_BADLY = frozenset({Outcome.ROLLED_BACK, Outcome.ABORTED, Outcome.REJECTED})
 
 
@@ -85,6 +87,8 @@ def _decide(seen: Observed, now: datetime) -> Decision:
     if seen.deleting:
         return _while_leaving(seen, now)
     if (urgent := _said(seen, now, only=Verb.ABORT)) is not None:
+        return urgent
+    if (urgent := _frozen_out(seen, now)) is not None:
         return urgent
     match status.phase:
         case Phase.PENDING:
@@ -175,7 +179,7 @@ def _while_idle(seen: Observed, now: datetime) -> Decision:
         case Target(paused=True) if target.template_hash == status.rejected:
             return Become(status.but(phase=Phase.ROLLED_BACK, holding=True), "RolledBack", "rejected before")
         case Target(paused=True):
-            return _begin(seen, target, now)
+            return _refused(seen, now) or _begin(seen, target, now)
         case Target(roll_complete=True) if target.settled_hash:
             return Become(
                 status.but(stable=_stable(target), attempt=_unjudged(target, seen, "the edit was not held", now)),
@@ -208,7 +212,7 @@ def _while_rolled_back(seen: Observed, now: datetime) -> Decision:
         case Target(paused=False) if not same:
             return Do(PauseTarget(), "EditNotHeld", "unpaused while held")
         case _ if not same and not rejected:
-            return _begin(seen, target, now)
+            return _refused(seen, now) or _begin(seen, target, now)
     return Wait("RolledBack", _how_it_ended(status))
 
 
@@ -268,6 +272,10 @@ def _while_preparing(seen: Observed, now: datetime) -> Decision:
             return problem
         case _ if not seen.record.exists:
             return Do(StoreRecord(), "Recording")
+        case _ if (held := _held_by_freeze(seen, now)) is not None:
+            return held
+        case _ if gates := closed_gates(status, 0, now, seen.revoked):
+            return Wait("AwaitingApproval", asks_for(status, gates[0], now, seen.revoked))
         case _ if target.stale_replicasets:
             return Do(DeleteReplicaSet(target.stale_replicasets[0]), "Preparing")
         case _ if not seen.pins.pinned:
@@ -312,7 +320,7 @@ def _while_progressing(seen: Observed, now: datetime) -> Decision:
             return Become(_retreat(seen, "Tripped", now), "Retreated", verdict.judged.message if verdict.judged else "")
         case _ if weight.percent > 0 and seen.canary.ready == 0:
             return Become(_retreat(seen, "CanaryNotReady", now), "Retreated", "no canary pod is ready")
-        case _ if unseen and attempt.origin in UNVOUCHED:
+        case _ if unseen and attempt.no_data == "RollBack":
             message = f"no data for {unseen:.0f} s, and the change is {attempt.origin}: {verdict.need}"
             return Become(get_out(status, Outcome.ROLLED_BACK, message, now), "NoData", message)
         case _ if (said := _said(seen, now)) is not None:
@@ -347,6 +355,8 @@ def _while_progressing(seen: Observed, now: datetime) -> Decision:
                 f"somebody lowered the weight to {weight.percent:g} %: kubectl canary resume takes it up again",
             )
         # hold
+        case _ if (held := _held_by_freeze(seen, now)) is not None:
+            return held
         case _ if attempt.paused:
             return Wait("Paused", "no raise until kubectl canary resume")
         case _ if target.stable_ready < attempt.stable_floor:
@@ -383,7 +393,7 @@ def _while_progressing(seen: Observed, now: datetime) -> Decision:
         case _ if not attempt.promoted_by and not verdict.enough:
             return Wait("MinRequests", verdict.need, now + SOON)
         case _ if (gate := _closed_gate(seen, attempt, now)) is not None:
-            return Wait("AwaitingApproval", f"step {gate + 1} asks for an approval: kubectl canary approve")
+            return Wait("AwaitingApproval", asks_for(status, gate, now, seen.revoked))
         case _ if attempt.is_last_step or attempt.promoted_by:
             return Become(
                 _checkpointed(seen)
@@ -426,6 +436,8 @@ def _while_retreated(seen: Observed, now: datetime) -> Decision:
             return said
         case _ if len(attempt.retreats) - attempt.excused >= RETREATS:
             return Wait("RetreatedTooOften", "a person decides: kubectl canary resume or abort")
+        case _ if (held := _held_by_freeze(seen, now)) is not None:
+            return held
         case _ if attempt.paused:
             return Wait("Paused", "no raise until kubectl canary resume")
         case _ if attempt.resting_since and now < attempt.resting_since + REST:
@@ -456,6 +468,10 @@ def _while_releasing(seen: Observed, now: datetime) -> Decision:
             return said
         case _ if not seen.record.exists:
             return Do(StoreRecord(), "Recording")
+        case _ if _is_held_back(seen, now) and not target.paused and not target.roll_complete:
+            return Do(PauseTarget(), "Frozen", "the roll stops where it is")
+        case _ if target.paused and (held := _held_by_freeze(seen, now)) is not None:
+            return held
         case _ if seen.pins.any_pin:
             return Do(Unpin(), "Releasing")
         case _ if target.paused:
@@ -642,15 +658,17 @@ def _lost_target(seen: Observed) -> Decision | None:
     return None
 
 
+def _refused(seen: Observed, now: datetime) -> Wait | None:
+    """Why the candidate may not begin: the policies refuse it, or nobody can tell what they say."""
+    if seen.ruling is None:
+        return Wait("PolicyUnreadable", "the policies have not been read yet: nothing begins until then", now + SOON)
+    return _problem(seen.ruling.refusals, now)
+
+
 def _begin(seen: Observed, target: Target, now: datetime) -> Become:
-    """A held edit is a candidate: a new attempt, from weight 0."""
-    assert seen.spec is not None
-    status = seen.status
-    claimed = target.origin if target.origin in {"human", "automation", "mixed", "unknown", "ai"} else ""
-    plan = tuple(
-        PlanStep(weight=step.weight, bake=step.bake.total_seconds(), approval=step.approval is not None)
-        for step in seen.spec.steps
-    )
+    """A held edit is a candidate: a new attempt, from weight 0, by the plan that the policies leave."""
+    assert seen.ruling is not None
+    status, ruling = seen.status, seen.ruling
     place = _place(seen)
     attempt = Attempt(
         id=_attempt_id(seen, now),
@@ -659,13 +677,20 @@ def _begin(seen: Observed, target: Target, now: datetime) -> Become:
         template_hash=target.template_hash,
         started_at=now,
         entered_at=now,
-        plan=plan,
-        plan_digest=_digest(seen.spec),
-        analysis=seen.spec.analysis.model_dump(mode="json", by_alias=True, exclude_none=True),
-        claimed_origin=claimed,
-        # Weak evidence may only tighten: an annotation can say `ai`, nothing else is believed of it.
-        origin=Origin.AI if claimed == "ai" else Origin.UNKNOWN,
-        trust=Trust.T1 if claimed else Trust.T0,
+        plan=ruling.plan,
+        plan_digest=ruling.digest,
+        analysis=ruling.analysis,
+        claimed_origin=target.origin[:20],
+        origin=ruling.origin,
+        degree=ruling.degree,
+        trust=ruling.trust,
+        evidence=ruling.evidence,
+        classes=ruling.classes,
+        authors=ruling.authors,
+        gates=ruling.gates,
+        policies=ruling.policies,
+        clamps=ruling.clamps,
+        no_data=ruling.no_data,
         images=target.images,
         from_hash=status.stable.template_hash if status.stable else "",
         from_images=status.stable.images if status.stable else (),
@@ -794,7 +819,7 @@ def _shown(status: Status, reason: str) -> dict[str, str]:
     if attempt is None or not attempt.plan:
         return {"step_shown": "", "verdict_shown": "", "origin_shown": "", "waiting_on": ""}
     verdict = "fail" if attempt.outcome is Outcome.ROLLED_BACK else "pass" if attempt.outcome else "inconclusive"
-    people = {"AwaitingApproval": "approval", "Paused": "resume", "RetreatedTooOften": "person"}
+    people = {"AwaitingApproval": "approval", "Frozen": "freeze", "Paused": "resume", "RetreatedTooOften": "person"}
     return {
         "step_shown": f"{min(attempt.step + 1, len(attempt.plan))}/{len(attempt.plan)}",
         "verdict_shown": verdict,
@@ -866,25 +891,69 @@ def _no_data_for(seen: Observed, now: datetime) -> float:
     return waited if waited > seen.spec.analysis.no_data_timeout.total_seconds() else 0.0
 
 
-def _closed_gate(seen: Observed, attempt: Attempt, now: datetime) -> int | None:
-    """The first step, from 0, whose approval is asked for now and not given."""
-    if broken_glass(seen.status, now, seen.revoked) is not None:
-        return None
+def _closed_gate(seen: Observed, attempt: Attempt, now: datetime) -> Gate | None:
+    """The first gate that stands in the way now: the step's own, and after a Promote those of all that are left."""
     last = len(attempt.plan) if attempt.promoted_by else attempt.step + 1
-    for number in range(attempt.step, last):
-        if attempt.plan[number].approval and not approvals(seen.status, number, now, seen.revoked):
-            return number
+    for number in range(attempt.step + 1, last + 1):
+        if gates := closed_gates(seen.status, number, now, seen.revoked):
+            return gates[0]
     return None
+
+
+def _is_held_back(seen: Observed, now: datetime) -> bool:
+    """Whether a freeze in force keeps this attempt from reaching more users."""
+    frozen, attempt = seen.frozen, seen.status.attempt
+    if frozen is None or attempt is None or broken_glass(seen.status, now, seen.revoked) is not None:
+        return False
+    finishes = frozen.on_start is OnStart.FINISH and frozen.since is not None and attempt.started_at < frozen.since
+    return not finishes
+
+
+def must_get_out(status: Status, frozen: Frozen | None) -> bool:
+    """Whether a freeze takes all traffic back: it asks for it, and the attempt was under way when it began."""
+    attempt = status.attempt
+    if frozen is None or attempt is None or frozen.on_start is not OnStart.ROLL_BACK:
+        return False
+    if status.phase not in {Phase.PREPARING, Phase.PROGRESSING, Phase.RETREATED, Phase.RELEASING}:
+        return False
+    return frozen.since is None or attempt.started_at < frozen.since
+
+
+def _frozen_out(seen: Observed, now: datetime) -> Become | None:
+    """A freeze takes all traffic back; what it meets is remembered with it."""
+    status, frozen, attempt = seen.status, seen.frozen, seen.status.attempt
+    if frozen is None or attempt is None or not must_get_out(status, frozen):
+        return None
+    met = FreezeSeen(frozen.name, frozen.uid, frozen.on_start, frozen.message[:1024], now)
+    remembered = status.with_attempt(freezes=(*attempt.freezes[-99:], met))
+    return Become(get_out(remembered, Outcome.ABORTED, frozen.message, now), "Frozen", frozen.message)
+
+
+def _held_by_freeze(seen: Observed, now: datetime) -> Decision | None:
+    """Begin and end of a freeze are remembered; deadlines count from its end."""
+    status, frozen = seen.status, seen.frozen
+    assert status.attempt is not None
+    met = status.attempt.freezes
+    open_ones = {one.uid: one for one in met}
+    still = [one for one in open_ones.values() if not one.ended]
+    if frozen is not None and _is_held_back(seen, now):
+        if any(one.uid == frozen.uid for one in still):
+            return Wait("Frozen", frozen.message, now + SOON)
+        entry = FreezeSeen(frozen.name, frozen.uid, frozen.on_start, frozen.message[:1024], now)
+        return Become(status.with_attempt(freezes=(*met[-99:], entry)), "Frozen", frozen.message)
+    if not still:
+        return None
+    ended = tuple(msgspec.structs.replace(one, at=now, ended=True) for one in still)
+    return Become(
+        status.with_attempt(freezes=(*met, *ended)[-100:], entered_at=now),
+        "Thawed",
+        f"{', '.join(one.name for one in still)}: the rollout goes on",
+    )
 
 
 def _often(drifts: tuple[datetime, ...], now: datetime) -> bool:
     """Somebody who puts things back so often will go on with it."""
     return sum(1 for at in drifts if at > now - DRIFT_WINDOW) >= DRIFTS
-
-
-def _digest(spec: CanarySpec) -> str:
-    body = spec.model_dump(mode="json", by_alias=True, include={"steps", "analysis", "traffic"})
-    return "sha256:" + hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
 def _how_it_ended(status: Status) -> str:

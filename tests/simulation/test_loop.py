@@ -36,7 +36,7 @@ class Process:
 
     def __post_init__(self) -> None:
         hands = Hands(self.world, self.term)
-        self.adapters = Adapters(hands, hands, hands, hands, Analyst(hands), hands, lambda: self.term)
+        self.adapters = Adapters(hands, hands, hands, hands, Analyst(hands), hands, hands, lambda: self.term)
 
     def turn(self) -> bool:
         """One reconcile; true when it changed something and wants another turn at once."""
@@ -186,12 +186,15 @@ def test_people_and_tools_do_what_they_like_and_every_oracle_holds(seed: int) ->
         lambda: setattr(world, "metrics_up", not world.metrics_up),
         lambda: setattr(world, "may", chance.choice([True, True, False, None])),
         lambda: setattr(world.fleet, "age", 0.0),
+        lambda: world.engage(onStart=chance.choice(["Hold", "Finish", "RollBack"])),
+        world.thaw,
     ]
     for _ in range(LONG):
         if chance.random() < 0.03:
             chance.choice(deeds)()
         life.second()
     world.say(Verb.ABORT)
+    world.thaw()
     settle(life)
 
     status = world.remembered

@@ -33,6 +33,7 @@ def attempt(**changes: Any) -> Object:
             {"weight": 25, "bake": 300},
             {"weight": 50, "bake": 600, "approval": True},
         ],
+        "gates": [{"step": 3}],
         "planDigest": "sha256:plan",
         "origin": "ai",
         "trust": "T3",

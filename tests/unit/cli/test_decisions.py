@@ -50,7 +50,7 @@ def test_an_approval_names_attempt_gate_images_and_plan() -> None:
         ({"phase": "Idle", "attempt": attempt(outcome="Promoted")}, "abort", "has ended"),
         ({"phase": "RolledBack"}, "resume", "kubectl canary retry"),
         ({}, "retry", "was not rolled back"),
-        ({"attempt": attempt(plan=[{"weight": 5}])}, "approve", "asks for an approval"),
+        ({"attempt": attempt(gates=[])}, "approve", "asks for an approval"),
     ],
 )
 def test_there_must_be_something_to_speak_about(status: dict[str, object], verb: str, complaint: str) -> None:
@@ -64,9 +64,10 @@ def test_a_decision_about_an_attempt_that_has_passed_is_not_written() -> None:
 
 
 def test_a_gate_that_was_passed_is_not_opened_again() -> None:
-    gated = attempt(plan=[{"weight": 1, "approval": True}, {"weight": 2, "approval": True}], step=1)
+    gated = attempt(gates=[{"step": 0}, {"step": 1}, {"step": 2}], step=1)
 
     assert decisions.gate_of(gated, None) == 2
+    assert decisions.gate_of(attempt(gates=[{"step": 0}], step=0, bakingSince=None), None) == 0
     with pytest.raises(Failure, match="no gate is left there"):
         decisions.gate_of(gated, 1)
 

@@ -36,7 +36,7 @@ class Process:
         self.world = World(chance, failing or {})
         self.hands = Watching(self.world)
         self.adapters = Adapters(
-            self.hands, self.hands, self.hands, self.hands, Analyst(self.hands), self.hands, lambda: 1
+            self.hands, self.hands, self.hands, self.hands, Analyst(self.hands), self.hands, self.hands, lambda: 1
         )
 
     async def turn(self) -> None:

@@ -9,17 +9,18 @@ from typing import Any
 import pytest
 
 from controller.model.evidence import Evidence, ImageSeen
+from controller.model.guarded import Gate
 from controller.model.spec import Verb
-from controller.model.status import Answered, Outcome, Phase, PlanStep, Status
+from controller.model.status import Answered, Outcome, Phase, Status
 from controller.model.world import DecisionSeen
-from controller.rollout.answers import LETS_THROUGH, answer, approvals, broken_glass
+from controller.rollout.answers import LETS_THROUGH, answer, approvers, broken_glass
 from controller.rollout.decide import decide
 from controller.rollout.moves import Become, Wait
-from tests.builders import NOON, attempt, observed, status
+from tests.builders import NOON, gated, observed, status
 
 HOUR = timedelta(hours=1)
 NOBODY = frozenset[str]()
-GATED = attempt(plan=(PlanStep(10, 60, approval=True), PlanStep(50, 60)), images=("shop:2",), plan_digest="sha256:plan")
+GATED = gated(Gate(1), images=("shop:2",), plan_digest="sha256:plan")
 
 
 def says(verb: Verb, **changes: Any) -> DecisionSeen:
@@ -73,7 +74,7 @@ def test_getting_users_off_a_revision_is_bound_to_nothing(verb: Verb) -> None:
 
 
 def test_a_tag_that_was_moved_after_the_approval_was_written_voids_it() -> None:
-    moved = attempt(**{name: getattr(GATED, name) for name in ("plan", "images", "plan_digest")})
+    moved = gated(Gate(1), images=GATED.images, plan_digest=GATED.plan_digest)
     evidence = Evidence(images=(ImageSeen("shop:2", "sha256:new"),))
     given = status(attempt=moved).with_attempt(evidence=evidence)
 
@@ -102,7 +103,7 @@ def entry(uid: str = "d1", by: str = "alice", **changes: Any) -> Answered:
 def test_who_stands_behind_a_gate(said: tuple[Answered, ...], people: set[str]) -> None:
     given = status(attempt=GATED, decisions=said)
 
-    assert {one.by for one in approvals(given, 0, NOON, frozenset({"d9"}))} == people
+    assert set(approvers(given, Gate(1), NOON, frozenset({"d9"}))) == people
 
 
 def test_a_gate_that_was_opened_shuts_again_when_the_right_is_taken_away_before_it_is_passed() -> None:
@@ -139,4 +140,16 @@ def test_broken_glass_opens_every_gate_until_it_expires_and_stops_no_rollback() 
 
 def test_every_verb_is_told_apart_by_what_it_may_bring_about() -> None:
     assert {verb for verb in Verb if verb not in LETS_THROUGH} >= {Verb.ABORT, Verb.REJECT, Verb.PAUSE}
-    assert approvals(Status(), 0, NOON, NOBODY) == ()
+    assert approvers(Status(), Gate(1), NOON, NOBODY) == ()
+
+
+def test_an_approval_counts_only_for_gates_that_ask_for_one_of_the_persons_groups() -> None:
+    gate = Gate(1, 1, ("sre", "owners"), "strict/people")
+    asked = status(attempt=gated(gate, images=("shop:2",), plan_digest="sha256:plan"))
+
+    stranger = answered(says(Verb.APPROVE, groups=("dev",)), asked)
+    owner = answered(says(Verb.APPROVE, groups=("dev", "owners")), asked)
+
+    assert (stranger.taken, owner.taken) == (False, True)
+    assert stranger.answer == "alice is in none of the groups that rule strict/people asks for: sre or owners"
+    assert approvers(status(attempt=asked.attempt, decisions=(owner,)), gate, NOON, NOBODY) == ("alice",)

@@ -7,8 +7,9 @@ from datetime import timedelta
 
 import pytest
 
+from controller.model.guarded import Gate
 from controller.model.spec import Verb
-from controller.model.status import Judged, Outcome, Phase, PlanStep, StepSeen
+from controller.model.status import Judged, Outcome, Phase, StepSeen
 from controller.model.world import CanaryPods, DecisionSeen, Observed, Pins, RecordSeen, Verdict, Weight
 from controller.rollout.decide import MARGIN, REST, decide
 from controller.rollout.moves import (
@@ -26,7 +27,7 @@ from controller.rollout.moves import (
     Unpin,
     Wait,
 )
-from tests.builders import MINUTE, NEW, NOON, OLD, OTHER, attempt, observed, status, target
+from tests.builders import MINUTE, NEW, NOON, OLD, OTHER, attempt, gated, observed, status, target
 
 BAD = Judged(at=NOON, verdict="fail", reason="ErrorsRegressed", message="errors +5 pp")
 FAILS = Verdict(fail=True, fresh=True, judged=BAD)
@@ -213,23 +214,23 @@ def test_a_passed_step_leads_to_the_next() -> None:
 
 
 def test_an_approval_opens_its_own_step_of_its_own_attempt_only() -> None:
-    gated = status(attempt=attempt(plan=(PlanStep(10, 60, approval=True), PlanStep(50, 60))))
+    waiting = status(attempt=gated(Gate(1)))
 
-    assert decide(observed(status=gated), NOON).reason == "AwaitingApproval"
+    assert decide(observed(status=waiting), NOON).reason == "AwaitingApproval"
     for wrong in (said(Verb.APPROVE, step=2), said(Verb.APPROVE, step=1, of="another")):
-        refused = become(observed(status=gated, decisions=(wrong,))).status
+        refused = become(observed(status=waiting, decisions=(wrong,))).status
         assert not refused.decisions[-1].taken
         assert decide(observed(status=refused), NOON).reason == "AwaitingApproval"
-    opened = become(observed(status=gated, decisions=(said(Verb.APPROVE, step=1),))).status
+    opened = become(observed(status=waiting, decisions=(said(Verb.APPROVE, step=1),))).status
     assert become(observed(status=opened)).status.weight == 50.0
 
 
 def test_a_promote_skips_bakes_and_steps_but_no_approval_that_is_left() -> None:
     plain = become(observed(decisions=(said(Verb.PROMOTE),), verdict=Verdict())).status
-    gated = plain.with_attempt(plan=(PlanStep(10, 60), PlanStep(50, 60, approval=True)))
+    blocked = plain.with_attempt(gates=(Gate(2),))
 
     assert become(observed(status=plain, verdict=Verdict())).status.phase is Phase.RELEASING
-    assert decide(observed(status=gated, verdict=Verdict()), NOON).reason == "AwaitingApproval"
+    assert decide(observed(status=blocked, verdict=Verdict()), NOON).reason == "AwaitingApproval"
     assert become(observed(status=plain, verdict=FAILS)).status.phase is Phase.ROLLING_BACK
 
 
