@@ -185,7 +185,7 @@ def begin(bets: Alternatives, *leading: int) -> Evidence:
         past_requests=past,
         past_errors=past,
         hot=past > 0.0,
-        cleared=np.concatenate([np.zeros((*leading, CERTIFICATES)), np.full((*leading, CERTIFICATES), CAP)], axis=-1),
+        cleared=np.concatenate([np.full((*leading, CERTIFICATES), -np.inf), np.full((*leading, CERTIFICATES), CAP)], axis=-1),
     )
 
 
@@ -238,7 +238,7 @@ def update(
         phi: `divisor` of this interval, >= 1; `cautious_phi` the one for the bucket, which has no second opinion;
             `certificate_phi` the one for certificates, which noise in the canary's favour must not earn.
         several_pods: the canary has more than one pod, so that bursts of one are likelier and matter less.
-        refill: nats a second of the bucket; horizon: seconds the plan lasts, over which late starts are spread.
+        refill: nats a second of the bucket; horizon: seconds the plan lasts, over which most late starts are spread.
     """
     for_it, gain = gain[..., bets.lanes :], gain[..., : bets.lanes]
     hot = (e_c >= 3) & (e_c >= 0.2 * n_c)
@@ -254,23 +254,23 @@ def update(
     loud = np.minimum(cusum[..., : bets.main], tank)
     cusum = np.concatenate([loud, cusum[..., bets.main :]], axis=-1)
 
-    # Half of the weight starts now; the rest is spread over the plan, so that a late fault is not
-    # outweighed by all the innocent hours before it.
-    share = 0.5 if seen.released == 0.0 else min(0.5 * dt / horizon, 1.0 - seen.released)
-    start = math.log(share / bets.main) if share > 0.0 else -math.inf
+    # Half of the weight starts now; the rest is spread over all time to come, most of it over the plan, so that
+    # a late fault is not outweighed by the innocent hours before it, nor a late recovery by an early burst.
+    waiting = 1.0 - seen.released
+    later = 0.5 if seen.released == 0.0 else 0.5 * horizon / (0.5 * horizon / waiting + dt)
+    start = math.log((waiting - later) / bets.main)
     fade = math.exp(-dt / MEMORY)
-    cleared = seen.cleared
-    if warm:
-        left = np.minimum(cleared[..., CERTIFICATES:] + refill * refill_dt, CAP)
-        more = np.minimum(for_it / certificate_phi, left)
-        cleared = np.concatenate([cleared[..., :CERTIFICATES] + more, left - np.maximum(more, 0.0)], axis=-1)
+    left = np.minimum(seen.cleared[..., CERTIFICATES:] + refill * refill_dt, CAP)
+    more = np.minimum(for_it / certificate_phi, left) if warm else 0.0 * for_it
+    begun = np.logaddexp(seen.cleared[..., :CERTIFICATES], start + math.log(bets.main / CERTIFICATES))
+    cleared = np.concatenate([begun + more, left - np.maximum(more, 0.0)], axis=-1)
     return Evidence(
         np.logaddexp(seen.proof, start) + weighed,
         np.logaddexp(seen.guarded, start) + held,
         budget - np.maximum(held, 0.0),
         np.maximum(seen.cusum + cusum, 0.0),
         tank - np.maximum(loud, 0.0),
-        seen.released + share,
+        1.0 - later,
         seen.past_requests * fade + n_b,
         seen.past_errors * fade + e_b,
         hot,
@@ -292,7 +292,9 @@ def log_alarm(seen: Evidence, bets: Alternatives) -> Any:
 
 def log_certificate(seen: Evidence) -> float:
     """ln of the evidence that the canary is not worse than its certificate's margin allows; bounds averaged."""
-    return log_sum(seen.cleared[..., :CERTIFICATES]) - math.log(seen.cleared[..., :CERTIFICATES].size)
+    logs = seen.cleared[..., :CERTIFICATES]
+    sums = np.add.reduce(np.exp(np.minimum(logs, 600.0)), axis=None)
+    return math.log(float(sums) * CERTIFICATES / logs.size + 1.0 - seen.released)
 
 
 def summary(seen: Evidence, bets: Alternatives) -> tuple[float, float, float]:

@@ -30,10 +30,14 @@ TRIP = math.log(150.0)
 """ln of the odds at which users are relieved, for a single metric."""
 CONFIRMED = math.log(20.0)
 """ln of the odds at which fresh pods are a second opinion, for a single metric."""
+HEAD_START = 1.5
+"""Nats that a confirmation may begin with, from what was guarded against bursts before it."""
 YOUNG_PACE, SEVERAL_PACE = 0.1, 0.05
 """Nats a second that fresh pods may say against the revision while they are young, or several: one may have a burst."""
 YOUNG = 60.0
 """Seconds of pod age below which a trip may be a cold start, so that the same pods get another chance."""
+MOST_NOISE = 120.0
+"""CV^2 seconds beyond which noise is bursts, which the bucket and the return are for."""
 FOLD = 30.0
 """Seconds between two looks at where the effect lies: they are shown, and decide nothing."""
 CERTIFIED = math.log(20.0)
@@ -266,7 +270,7 @@ def judge(state: JudgeState, interval: Interval, settings: Settings) -> tuple[Ju
     )
     finding = look(taken_in, settings, now=interval.end)
     if finding.tripped:
-        calm = {name: _calmed(one) for name, one in metrics.items()}
+        calm = {name: _calmed(one, settings.metrics[name].bets) for name, one in metrics.items()}
         taken_in = replace(taken_in, metrics=calm, trips=state.trips + 1)
     return taken_in, finding
 
@@ -364,7 +368,8 @@ def _uncertified(name: str, one: MetricState, settings: Settings) -> str:
 
 def step_began(state: JudgeState) -> JudgeState:
     """A bake starts: the sample floor is counted anew. The evidence is over the whole rollout and stays."""
-    return replace(state, metrics={name: replace(one, step=Arms()) for name, one in state.metrics.items()})
+    metrics = {name: replace(one, step=Arms()) for name, one in state.metrics.items()}
+    return replace(state, metrics=metrics, proven_age=0.0)
 
 
 def learn_noise(state: JudgeState, requests: Floats, errors: Floats, *, block: float = 300.0) -> JudgeState:
@@ -372,6 +377,8 @@ def learn_noise(state: JudgeState, requests: Floats, errors: Floats, *, block: f
 
     Pods that differ for good look quiet in short blocks and louder the longer one looks, so the bucket,
     which convicts without a second opinion, believes the longest blocks that still repeat.
+
+    Bursts are no noise of this kind: where they are all there is, counting them would blind the judge.
 
     Args: requests, errors: shape (blocks, pods), at least two hours of blocks; less is not believed.
     """
@@ -387,7 +394,7 @@ def learn_noise(state: JudgeState, requests: Floats, errors: Floats, *, block: f
         return longer
 
     long = evidence.pod_noise(summed(requests), summed(errors), block=block * joined)
-    return replace(state, noise=(short, max(short, long)))
+    return replace(state, noise=(min(short, MOST_NOISE), max(short, long)))
 
 
 def dump_state(state: JudgeState) -> dict[str, Any]:
@@ -559,14 +566,16 @@ def young_below(settings: Settings) -> float:
     return min(max(2 * warm_up, YOUNG), 2 * YOUNG)
 
 
-def _calmed(one: MetricState) -> MetricState:
+def _calmed(one: MetricState, bets: evidence.Alternatives) -> MetricState:
     """After a trip the alarm starts from nothing, and the confirmation knows where to look.
 
-    What pods of an earlier generation confirmed already stays, short of being enough: each is another experiment.
+    It does not start from nothing: what the bucket had let through by then no burst can explain alone, and what
+    pods of an earlier generation confirmed was another experiment. Neither is ever enough by itself.
     """
-    before = min(max(_confirmation(one), 0.0), SUSPICION * CONFIRMED)
-    bets = evidence.suspects(one.evidence) + before
-    return replace(one, evidence=evidence.calm(one.evidence), confirming=None, suspects=bets)
+    _, guarded, _ = evidence.summary(one.evidence, bets)
+    head = min(max(guarded, _confirmation(one), 0.0), HEAD_START)
+    suspects = evidence.suspects(one.evidence) + head
+    return replace(one, evidence=evidence.calm(one.evidence), confirming=None, suspects=suspects)
 
 
 def _usable(arms: Arms) -> bool:

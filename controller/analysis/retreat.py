@@ -87,18 +87,18 @@ def returned(state: JudgeState, settings: Settings, *, now: float, weight: float
         ),
         default=100.0,
     )
-    back = replace(
-        state,
-        metrics=metrics,
+    proven = 1.5 * rest.age if rest.fresh else state.proven_age
+    back = step_began(replace(state, metrics=metrics))
+    return replace(
+        back,
         rest=None,
         pods_since=None if rest.fresh else state.pods_since,
         # They failed while young and may be expected to again: only a catastrophe counts below that age.
         learned_warmup=state.learned_warmup if rest.fresh else young_below(settings),
-        proven_age=1.5 * rest.age if rest.fresh else state.proven_age,
-        limit=min(max(small, LEAST_WEIGHT), 100.0) if rest.proves else 100.0,
+        proven_age=proven,
+        limit=max(small, LEAST_WEIGHT) if rest.proves and small < weight else 100.0,
         limited_until=now + CLIMBS_AFTER,
     )
-    return step_began(back) if small < weight else replace(step_began(back), limit=100.0)
 
 
 def climbs(state: JudgeState, finding: Finding, settings: Settings, *, now: float) -> bool:
@@ -113,7 +113,7 @@ def climbs(state: JudgeState, finding: Finding, settings: Settings, *, now: floa
 
 def climbed(state: JudgeState) -> JudgeState:
     """The weight is the step's again, and the step's bake begins."""
-    return step_began(replace(state, limit=100.0))
+    return replace(step_began(state), limit=100.0, proven_age=state.proven_age)
 
 
 def _weight_that_shows(one: MetricState, bets: evidence.Alternatives, rate: float) -> float:

@@ -133,9 +133,9 @@ def test_before_the_first_interval_there_is_no_evidence_either_way() -> None:
 
 
 def test_the_start_weights_add_up_to_one_and_are_never_overspent() -> None:
-    seen = _after(*[(10, 0, 90, 0)] * 2000)
+    early, late = _after(*[(10, 0, 90, 0)] * 2), _after(*[(10, 0, 90, 0)] * 4000)
 
-    assert seen.released == pytest.approx(1.0)
+    assert 0.5 <= early.released < late.released < 1.0
 
 
 def test_noisy_pods_make_the_same_errors_count_for_less() -> None:

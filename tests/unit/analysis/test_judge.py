@@ -187,7 +187,7 @@ def test_changing_weights_cannot_turn_the_effect_around() -> None:
 def test_two_hours_of_pods_teach_the_noise_and_less_does_not() -> None:
     requests, errors = np.full((24, 4), 1000.0), np.tile([20.0, 0.0, 0.0, 20.0], (24, 1))
 
-    assert learn_noise(JudgeState(), requests, errors).noise == pytest.approx((277.5, 1777.5))
+    assert learn_noise(JudgeState(), requests, errors).noise == pytest.approx((120.0, 1777.5))
     assert learn_noise(JudgeState(), requests[:23], errors[:23]).noise is None
 
 
@@ -261,6 +261,12 @@ def test_a_canary_that_is_as_good_as_stable_is_certified_and_one_that_is_worse_i
     _, finding = played(*[worse] * 120)
     assert not finding.certified
     assert finding.uncertified.startswith("errors needs about")
+
+
+def test_a_burst_delays_the_certificate_and_does_not_forfeit_it() -> None:
+    same, burst = Arms(Counts(50, 0), Counts(450, 0)), Arms(Counts(50, 40), Counts(450, 0))
+
+    assert played(*[same] * 20, burst, *[same] * 200)[1].certified
 
 
 def test_where_both_arms_suffer_nothing_passes() -> None:
