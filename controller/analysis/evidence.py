@@ -185,7 +185,9 @@ def begin(bets: Alternatives, *leading: int) -> Evidence:
         past_requests=past,
         past_errors=past,
         hot=past > 0.0,
-        cleared=np.concatenate([np.full((*leading, CERTIFICATES), -np.inf), np.full((*leading, CERTIFICATES), CAP)], axis=-1),
+        cleared=np.concatenate(
+            [np.full((*leading, CERTIFICATES), -np.inf), np.full((*leading, CERTIFICATES), CAP)], axis=-1
+        ),
     )
 
 
