@@ -20,7 +20,7 @@ RUN /opt/build/bin/hatchling build -t wheel -d dist
 RUN /opt/serin/bin/pip install --no-cache-dir --no-index --no-deps dist/*.whl
 RUN python release/lock.py sbom > /opt/serin/sbom.cdx.json
 # The image installs nothing any more.
-RUN /opt/serin/bin/pip uninstall --yes pip
+RUN /opt/serin/bin/pip uninstall --yes setuptools pip
 
 FROM ${BASE}
 COPY --from=build /opt/serin /opt/serin

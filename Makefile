@@ -16,7 +16,7 @@ PYTEST := $(PYTHON) -m pytest
 WITH_SERIN := $(addprefix tests/cluster/test_,release.py bad_input.py observability.py gitops.py rights.py)
 FAST := tests/unit tests/property tests/simulation tests/contract
 
-.PHONY: help venv demo down check test bench bench-judge manifests release lock
+.PHONY: help venv demo down check test fuzz bench bench-judge manifests release lock
 
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | column -t -s '|' 2>/dev/null \
@@ -71,6 +71,9 @@ test: check ## check, then the statistics and the tests on the local cluster
 	@$(PYTHON) -m tests.cluster run -- $(PYTEST) -q tests/cluster/test_chart.py
 	@echo "==> releases from end to end, with Serin installed by Helm: some minutes"
 	@$(PYTHON) -m tests.cluster run -- $(PYTEST) -q $(WITH_SERIN)
+
+fuzz: $(READY) ## the laws about outside input, each over 20,000 inputs
+	@$(PYTEST) -q tests/property/test_outside_input.py --hypothesis-profile=fuzz
 
 bench: $(READY) ## measure, print a table and write build/bench.json
 	@$(PYTHON) -m tests.bench

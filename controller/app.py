@@ -16,7 +16,7 @@ import signal
 import socket
 import sys
 import uuid
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Iterator, MutableMapping, Sequence
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from typing import Any
@@ -51,6 +51,7 @@ from controller.loop.rules import FREEZES, POLICIES, KubeRules, SpecObject
 from controller.loop.world import World
 from controller.model.spec import MetricsSourceSpec
 from controller.model.status import ACTIVE, Status
+from controller.plain import plain
 from controller.ports import Ref
 from controller.rollout.moves import Decision
 from controller.routers import httproute
@@ -418,6 +419,11 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
+def _harmless(logger: Any, method: str, facts: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Messages quote what people and servers wrote: none of it may begin a line of its own or steer a terminal."""
+    return {name: plain(fact, 4096) if isinstance(fact, str) else fact for name, fact in facts.items()}
+
+
 def _log_to(stream: Any) -> None:
     logging.basicConfig(stream=stream, level=logging.WARNING)
     structlog.configure(
@@ -425,6 +431,7 @@ def _log_to(stream: Any) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
             structlog.processors.format_exc_info,
+            _harmless,
             structlog.processors.LogfmtRenderer(key_order=["at", "level", "event"], sort_keys=False),
         ],
         logger_factory=structlog.PrintLoggerFactory(stream),

@@ -7,31 +7,16 @@ recolour the terminal or turn the reading direction of a line that a person deci
 from __future__ import annotations
 
 import json
-import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from controller.plain import plain
+
+__all__ = ["plain"]
+
 _ASCII = {"├─ ": "|- ", "└─ ": "`- ", "│  ": "|  ", "…": "...", "–": "-", "·": "-"}
-
-
-def plain(value: object, limit: int = 1024) -> str:
-    r"""One line without control or direction characters.
-
-    >>> plain("red\x1b[31m\n")
-    'red\\x1b[31m\\n'
-    """
-    text = str(value)
-    if len(text) > limit:
-        text = text[: limit - 1] + "…"
-    return "".join(_shown(char) for char in text)
-
-
-def _shown(char: str) -> str:
-    if unicodedata.category(char) in {"Cc", "Cf", "Cs", "Zl", "Zp", "Co"}:
-        return char.encode("unicode_escape").decode("ascii")
-    return char
 
 
 def to_ascii(text: str) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import io
 import ipaddress
+import socket
 import ssl
 import time
 from collections.abc import Callable
@@ -29,7 +30,8 @@ from prometheus_api_client import PrometheusConnect
 from prometheus_api_client.exceptions import PrometheusApiClientException
 from requests.adapters import HTTPAdapter
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, stop_after_delay, wait_exponential_jitter
-from urllib3 import Retry
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, Retry
+from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError
 
 from controller.errors import NeedsUser, NotFound, SourceUnavailable
@@ -339,14 +341,19 @@ def _no_template(source: MetricsSourceSpec, name: str) -> str:
 
 
 def _refused_host(url: str) -> str:
-    """A link-local address is a cloud's metadata service and never a Prometheus; empty when fine."""
+    """The host of `url` where it is an address that is never asked; empty when fine, or a name."""
     host = urlsplit(url).hostname or ""
+    return host if _is_refused(host) else ""
+
+
+def _is_refused(host: str) -> bool:
+    """A link-local address is a cloud's metadata service and never a Prometheus."""
     try:
-        address = ipaddress.ip_address(host)
+        address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
-        return ""
+        return False
     mapped = getattr(address, "ipv4_mapped", None) or address
-    return host if mapped.is_link_local or mapped.is_multicast or mapped.is_unspecified else ""
+    return mapped.is_link_local or mapped.is_multicast or mapped.is_unspecified
 
 
 class _Server:
@@ -425,6 +432,32 @@ def _tls(source: MetricsSourceSpec) -> ssl.SSLContext | None:
     return ssl.create_default_context(cadata=source.tls.ca or None)
 
 
+def _checked(connected: socket.socket) -> socket.socket:
+    """The connection, unless it leads where a URL must not, by whatever name or spelling: nothing was sent yet."""
+    if _is_refused(str(connected.getpeername()[0])):
+        connected.close()
+        raise _Failed("spec.url leads to a link-local address: write another", passing=False)
+    return connected
+
+
+class _Connection(HTTPConnection):
+    def _new_conn(self) -> socket.socket:
+        return _checked(super()._new_conn())
+
+
+class _TlsConnection(HTTPSConnection):
+    def _new_conn(self) -> socket.socket:
+        return _checked(super()._new_conn())
+
+
+class _Connections(HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _TlsConnections(HTTPSConnectionPool):
+    ConnectionCls = _TlsConnection
+
+
 class _BoundedAdapter(HTTPAdapter):
     """Reads the whole body itself: a timeout of requests bounds each read, not their sum."""
 
@@ -436,6 +469,7 @@ class _BoundedAdapter(HTTPAdapter):
 
     def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **pool_kwargs: Any) -> None:
         super().init_poolmanager(connections, maxsize, block, **pool_kwargs, **self._tls)
+        self.poolmanager.pool_classes_by_scheme = {"http": _Connections, "https": _TlsConnections}
 
     def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
         """The context says whom to trust; requests would add its own bundle to it."""

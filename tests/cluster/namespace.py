@@ -77,10 +77,10 @@ def set_up_network() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
         (flags,) = struct.unpack_from("h", fcntl.ioctl(control, _SIOCGIFFLAGS, name), 16)
         fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", flags | _IFF_UP))
-    _add_local_route(*PODS)
+    add_local_route(*PODS)
 
 
-def _add_local_route(network: str, bits: int) -> None:
+def add_local_route(network: str, bits: int) -> None:
     """`ip route add local NETWORK/BITS dev lo`, said to the kernel directly."""
     new_route, request, ack, create = 24, 0x1, 0x4, 0x400
     table_local, proto_boot, scope_host, type_local = 255, 3, 254, 2
