@@ -498,8 +498,10 @@ def _while_finishing(seen: Observed, now: datetime) -> Decision:
             return out
     if target is None or not target.settled_hash:
         return Wait("WaitingForStable", "one revision must have all pods, updated and available", now + SOON)
+    # Whether edits are held hangs on the workload's uid, which stays; a pause at rest is off, and comes back first.
+    held = status.edits_held and not status.rests_paused
     return Become(
-        status.but(phase=Phase.IDLE, stable=_stable(target), holding=False, rejected="", edits_held=False),
+        status.but(phase=Phase.IDLE, stable=_stable(target), holding=False, rejected="", edits_held=held),
         "Promoted",
         _how_it_ended(status),
     )
