@@ -24,6 +24,7 @@ from typing import Any
 import structlog
 from aiohttp import web
 
+from controller.attestations.options import add_options, image_evidence
 from controller.errors import Fenced, NeedsUser
 from controller.kube.cache import Cache, Kept, Whole
 from controller.kube.credentials import load_credentials
@@ -145,6 +146,7 @@ class Controller:
         self._traces = Traces(VERSION) if options.traces else None
         self._stop = asyncio.Event()
         source = PrometheusSource(KubeCatalog(api, self._sources, self._own_namespace))
+        self._provenance = image_evidence(api, self._own_namespace, options, _now)
         self._world = World(
             memory=KubeMemory(api, self._canaries, self._decisions, self._events),
             router=HttpRouteRouter(api, cache),
@@ -154,6 +156,7 @@ class Controller:
             rights=KubeRights(api),
             rules=KubeRules(self._policies, self._freezes, self._canaries),
             term=lambda: self._term,
+            provenance=self._provenance,
             tell=self._tell,
             leaving=options.release_all,
         )
@@ -198,6 +201,7 @@ class Controller:
             for task in background:
                 task.cancel()
             await asyncio.gather(*background, return_exceptions=True)
+            await self._provenance.close()
             for runner in served:
                 await runner.cleanup()
             if self._traces is not None:
@@ -407,6 +411,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--release-all", action="store_true", help="let every Canary go, as before an uninstall, and exit"
     )
+    add_options(made)
     return made
 
 
