@@ -18,6 +18,7 @@ NOT_SEEN: dict[Right, str] = {
     ("any", "apps/replicasets", "delete"): "a candidate that once existed, tests/cluster/test_hold.py",
     ("any", "core/pods", "delete"): "fresh canary pods, tests/cluster/test_hold.py",
     ("own", "core/secrets", "read"): "credentials of a MetricsSource, tests/cluster/test_sources.py",
+    ("own", "core/configmaps", "read"): "attestations beside a registry, tests/cluster/test_attestations.py",
     ("own", "apps/deployments", "patch"): "the errand before an uninstall, tests/cluster/test_chart.py",
 }
 """granted without a trace in tests/rights.json, each with its reason"""
