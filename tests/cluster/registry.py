@@ -68,8 +68,17 @@ class RunningRegistry:
             "annotations": {"org.opencontainers.image.version": tag, "content": content},
         }
         manifest = json.dumps(body).encode()
-        self._send("PUT", f"/v2/{repository}/manifests/{tag}", manifest, MANIFEST)
+        self.put(repository, tag, manifest, MANIFEST)
         return f"{HOST}/{repository}:{tag}@{digest_of(manifest)}"
+
+    def copy(self, repository: str, tag: str, other: str) -> None:
+        """What one tag names under another tag as well, as whoever may push can."""
+        with urllib.request.urlopen(f"http://{ADDRESS}/v2/{repository}/manifests/{tag}", timeout=10) as answer:
+            self.put(repository, other, answer.read(), answer.headers["Content-Type"])
+
+    def put(self, repository: str, tag: str, manifest: bytes, kind: str) -> None:
+        """Any manifest under any tag."""
+        self._send("PUT", f"/v2/{repository}/manifests/{tag}", manifest, kind)
 
     def _upload(self, repository: str, blob: bytes) -> None:
         begun = self._send("POST", f"/v2/{repository}/blobs/uploads/", b"", "application/octet-stream")
