@@ -37,7 +37,7 @@ FINALIZER = "serin.dev/release"
 OF_CANARY = "serin.dev/canary"
 """label of a record: the Canary it speaks of"""
 
-VERBS = frozenset(Verb)
+VERBS = frozenset(Verb) - {Verb.THAW}
 """a newer Serin's word is not ours to answer"""
 
 log = structlog.get_logger()
@@ -50,13 +50,21 @@ class CanaryObject(Object, frozen=True, kw_only=True):
     status: dict[str, Any] = {}
 
 
+class FreezeNamed(msgspec.Struct, frozen=True, kw_only=True):
+    """The Freeze that a Thaw is about."""
+
+    name: str
+    uid: str
+
+
 class SaidSpec(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
     """What a Decision says."""
 
-    canary: str
     decision: str
     by: str
-    attempt: str
+    canary: str = ""
+    attempt: str = ""
+    freeze: FreezeNamed | None = None
     step: int = 0
     reason: str = ""
     groups: tuple[str, ...] = ()
