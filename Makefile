@@ -93,4 +93,4 @@ release: $(READY) ## the wheel, the plugin for krew and the bill of materials, i
 	@$(PYTHON) release/lock.py sbom > dist/sbom.cdx.json
 
 lock: $(READY) ## resolve pyproject.toml anew into requirements.lock
-	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(VENV)/bin/uv pip compile --quiet --universal --generate-hashes --group dev --group build --extra otel pyproject.toml -o requirements.lock
+	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(VENV)/bin/uv pip compile --quiet --universal --generate-hashes --group dev --group build --extra otel --extra sigstore pyproject.toml -o requirements.lock

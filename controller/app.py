@@ -24,6 +24,7 @@ from typing import Any
 import structlog
 from aiohttp import web
 
+from controller.attestations.options import add_options, image_evidence
 from controller.errors import Fenced, NeedsUser
 from controller.kube.cache import Cache, Kept, Whole
 from controller.kube.credentials import load_credentials
@@ -48,6 +49,7 @@ from controller.loop.memory import (
 from controller.loop.reconcile import reconcile
 from controller.loop.rights import KubeRights
 from controller.loop.rules import FREEZES, POLICIES, KubeRules, SpecObject
+from controller.loop.thaw import Thawing
 from controller.loop.world import World
 from controller.model.spec import MetricsSourceSpec
 from controller.model.status import ACTIVE, Status
@@ -75,6 +77,8 @@ FINISH_WITHIN = 4.0
 """seconds for the turns in hand at a SIGTERM; less than the lease's deadline"""
 LEASE = "serin-controller"
 DEPLOYMENT = "serin-controller"
+A_FREEZE = "/"
+"""how the queue's key of a Freeze begins; a Canary's begins with its namespace"""
 SILENT_TOO_LONG = 120.0
 """seconds without a word from the API server on any watch: a restart is the cure"""
 
@@ -145,15 +149,19 @@ class Controller:
         self._traces = Traces(VERSION) if options.traces else None
         self._stop = asyncio.Event()
         source = PrometheusSource(KubeCatalog(api, self._sources, self._own_namespace))
+        self._provenance = image_evidence(api, self._own_namespace, options, _now)
+        rights = KubeRights(api)
+        self._thawing = Thawing(api, self._freezes, self._decisions, rights)
         self._world = World(
             memory=KubeMemory(api, self._canaries, self._decisions, self._events),
             router=HttpRouteRouter(api, cache),
             workload=DeploymentWorkload(api, now=_now, hold=Hold(options.hold), cache=cache),
             source=source,
             analyst=Analyst(source),
-            rights=KubeRights(api),
+            rights=rights,
             rules=KubeRules(self._policies, self._freezes, self._canaries),
             term=lambda: self._term,
+            provenance=self._provenance,
             tell=self._tell,
             leaving=options.release_all,
         )
@@ -198,6 +206,7 @@ class Controller:
             for task in background:
                 task.cancel()
             await asyncio.gather(*background, return_exceptions=True)
+            await self._provenance.close()
             for runner in served:
                 await runner.cleanup()
             if self._traces is not None:
@@ -213,7 +222,7 @@ class Controller:
                     await informer.wait_synced()
         self._term = await election.acquire()
         self._api.limit_writes(election.remaining)
-        for key in self._canaries.keys():
+        for key in (*self._canaries.keys(), *(f"{A_FREEZE}{name}" for name in self._freezes.keys())):
             self._queue.add(key)
         working = asyncio.create_task(self._queue.run(WORKERS, self._turn))
         if self._options.release_all:
@@ -227,7 +236,9 @@ class Controller:
             await asyncio.gather(working, return_exceptions=True)
 
     async def _turn(self, key: str) -> timedelta | None:
-        """One look at one Canary, counted and timed."""
+        """One look at one Canary, counted and timed; or at a Freeze that owners may have thawed."""
+        if key.startswith(A_FREEZE):
+            return await self._thawing.thaw(key.removeprefix(A_FREEZE), _now())
         self._metrics.turns.inc()
         with self._metrics.seconds.time():
             try:
@@ -261,7 +272,9 @@ class Controller:
                 self._wake(changed.metadata.key)
 
         def on_decision(old: DecisionObject | None, new: DecisionObject | None) -> None:
-            if new is not None:
+            if new is not None and new.spec.freeze is not None:
+                self._wake(f"{A_FREEZE}{new.spec.freeze.name}")
+            elif new is not None:
                 self._wake(f"{new.metadata.namespace}/{new.spec.canary}")
 
         def on_named(key: str, old: Kept | None, new: Kept | None) -> None:
@@ -274,6 +287,8 @@ class Controller:
                 on_named(changed.group, old, new)
 
         def on_freeze(old: SpecObject | None, new: SpecObject | None) -> None:
+            if new is not None:
+                self._wake(f"{A_FREEZE}{new.metadata.name}")
             for canary in self._canaries:
                 if canary.status.get("phase") in ACTIVE:
                     self._wake(canary.metadata.key)
@@ -407,6 +422,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--release-all", action="store_true", help="let every Canary go, as before an uninstall, and exit"
     )
+    add_options(made)
     return made
 
 

@@ -115,6 +115,8 @@ class World:
     deleting: bool = False
     gone: bool = False
     target: Deployment = field(default_factory=Deployment)
+    clock_error: timedelta = timedelta(0)
+    """by which the controller's clock is ahead of everybody else's"""
     rests_paused: bool = False
     """the API server cannot pause an edit in its own request"""
     fleet: Fleet = field(default_factory=Fleet)

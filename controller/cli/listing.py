@@ -1,4 +1,4 @@
-"""`kubectl canary list` and `kubectl canary records`: tables, newest facts last, nothing remembered here."""
+"""`kubectl canary list`: a table of every Canary, nothing remembered here."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from controller.cli.kubectl import API, Cluster, Object, path_of
 from controller.cli.screen import Screen
 from controller.cli.text import parse_time, percent, plain, render_document, render_table, span
-from controller.cli.view import ACTIVE, Scene, render_origin
+from controller.cli.view import ACTIVE, Scene
 
 
 def run_list(options: argparse.Namespace, cluster: Cluster, screen: Screen) -> int:
@@ -64,79 +64,3 @@ def _row(canary: Object, now: datetime) -> dict[str, str]:
         "since": span((now - entered).total_seconds()) if entered and is_active else "",
         "why": plain(f"{scene.reason}: {why}" if why and scene.reason not in why else why or scene.reason, 80),
     }
-
-
-def run_records(options: argparse.Namespace, cluster: Cluster, screen: Screen) -> int:
-    """The rollouts of one Canary, also of one that is gone."""
-    namespace = options.namespace or cluster.namespace()
-    found = [
-        one
-        for one in cluster.read(path_of(API, namespace, "releaserecords")).get("items", [])
-        if one.get("spec", {}).get("canary") == options.name
-    ]
-    found.sort(key=lambda one: str(one["spec"].get("startedAt", "")))
-    if options.output:
-        screen.say(render_document([{"name": one["metadata"]["name"], **one["spec"]} for one in found], options.output))
-    elif not found:
-        screen.say(f"No rollout of {plain(options.name)} is recorded in namespace {plain(namespace)}.")
-    else:
-        for line in render_records(found):
-            screen.say(line)
-    return 0
-
-
-def render_records(records: list[Object]) -> list[str]:
-    """One line a rollout: what it was, how it ended, how long users waited for relief, and why."""
-    head = [
-        "ATTEMPT",
-        "IMAGES",
-        "ORIGIN",
-        "OUTCOME",
-        "SECONDS",
-        "RELIEF",
-        "RETREATS",
-        "CANARY-REQUESTS",
-        "FAILED",
-        "WHY",
-    ]
-    rows = []
-    for one in records:
-        spec = one["spec"]
-        origin = spec.get("origin") or {}
-        started, finished = parse_time(spec.get("startedAt")), parse_time(spec.get("finishedAt"))
-        relief = spec.get("secondsToRelief")
-        rows.append(
-            [
-                plain(spec.get("attempt", "")),
-                plain(", ".join(_short(image) for image in spec.get("images") or []) or "-", 60),
-                render_origin(
-                    str(origin.get("treated") or "unknown"),
-                    str(origin.get("trust") or "T0"),
-                    _claim(origin),
-                ),
-                plain(spec.get("outcome") or "running"),
-                f"{(finished - started).total_seconds():.0f}" if started and finished else "-",
-                f"{relief:.1f}" if isinstance(relief, int | float) else "-",
-                str(len(spec.get("retreats") or [])),
-                f"{spec['canaryRequests']:,}" if "canaryRequests" in spec else "-",
-                f"{spec['canaryErrors']:,}" if "canaryErrors" in spec else "-",
-                plain(spec.get("message") or "-", 160),
-            ]
-        )
-    return render_table(head, rows)
-
-
-def _claim(origin: Object) -> str:
-    claimed = str(origin.get("claimed") or "")
-    return "" if claimed == "unknown" else claimed
-
-
-def _short(image: str) -> str:
-    """The part of an image's name that tells two revisions apart.
-
-    >>> _short("registry.example/shop/checkout:1.8"), _short("shop@sha256:0123456789abcdef0123")
-    ('checkout:1.8', 'shop@sha256:0123456789ab')
-    """
-    name = image.rsplit("/", 1)[-1]
-    before, at, digest = name.partition("@sha256:")
-    return f"{before}@sha256:{digest[:12]}" if at else name

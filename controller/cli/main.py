@@ -51,6 +51,14 @@ examples:
 --origin says whose work it is where the commits do not; it cannot take a mark back. SERIN_KEY_PASSWORD opens an
 encrypted key. Logins of `docker login` are used. The prompt itself is never sent anywhere.
 """
+RECORDS_AFTER = """\
+examples:
+  kubectl canary records checkout                    one line a rollout
+  kubectl canary records verify                      every record is as it was sealed, and none is missing (else exit 1)
+  kubectl canary records verify checkout --head sha256:...   up to the hash that the log or serin_record_head told
+  kubectl canary records export > records.jsonl      JSON lines, for keeping
+  kubectl canary records verify --file records.jsonl   with those that were exported and deleted since
+"""
 DECISIONS = {
     "approve": (
         "open the gate out of one step",
@@ -157,10 +165,21 @@ def build_parser() -> argparse.ArgumentParser:
         "what was released, by whom, and how it ended",
         "One line a rollout, oldest first: SECONDS from its begin to its end, RELIEF from the first bad sample to "
         "weight 0.",
-        "listing:run_records",
+        "records:run",
+        RECORDS_AFTER,
     )
-    records.add_argument("name", help="name of the Canary; it may be gone")
+    records.add_argument(
+        "words",
+        nargs="*",
+        metavar="[verify|export] NAME",
+        help="name of the Canary, which may be gone; without it, verify and export take every Canary",
+    )
+    records.add_argument("-A", "--all-namespaces", action="store_true", help="of all namespaces")
     records.add_argument("-o", "--output", choices=["json", "yaml"], default="", help="the whole records")
+    records.add_argument(
+        "--file", action="append", default=[], metavar="EXPORT", help="verify: records that were exported before"
+    )
+    records.add_argument("--head", default="", metavar="HASH", help="verify: a hash that was kept elsewhere")
 
     for verb, (short, text) in DECISIONS.items():
         decision = add(verb, short, text, "decisions:run")

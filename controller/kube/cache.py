@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from controller.kube.informer import Informer
+from controller.kube.informer import Grouped, Informer
 from controller.kube.resources import Resource, key_of
 
 Found = dict[str, Any]
@@ -76,10 +76,8 @@ class Cache:
 
     def __init__(self, informers: Mapping[Resource, Informer[Kept]]) -> None:
         self._informers = dict(informers)
-        self._groups: dict[Resource, dict[str, dict[str, Kept]]] = {resource: {} for resource in informers}
+        self._grouped = {each: Grouped(informer, lambda kept: kept.group) for each, informer in informers.items()}
         self._written: dict[tuple[Resource, str], tuple[int, Found]] = {}
-        for resource, informer in informers.items():
-            informer.on_keyed_change(self._sorter(resource))
 
     def knows(self, resource: Resource) -> bool:
         """Whether this kind can be read here: else ask the API server."""
@@ -100,24 +98,10 @@ class Cache:
 
     def select(self, resource: Resource, group: str) -> list[Found]:
         """Every object of that group."""
-        return [kept.read() for kept in self._groups[resource].get(group, {}).values()]
+        return [kept.read() for kept in self._grouped[resource].of(group)]
 
     def wrote(self, resource: Resource, namespace: str, name: str, body: Found) -> None:
         """What the API server answered to a write of ours: true until the watch has come that far."""
         version = str((body.get("metadata") or {}).get("resourceVersion", ""))
         if resource in self._informers and version.isdigit():
             self._written[resource, key_of(namespace, name)] = (int(version), body)
-
-    def _sorter(self, resource: Resource) -> Callable[[str, Kept | None, Kept | None], None]:
-        groups = self._groups[resource]
-
-        def sort(key: str, old: Kept | None, new: Kept | None) -> None:
-            if old is not None and (new is None or new.group != old.group):
-                left = groups.get(old.group, {})
-                left.pop(key, None)
-                if not left:
-                    groups.pop(old.group, None)
-            if new is not None:
-                groups.setdefault(new.group, {})[key] = new
-
-        return sort

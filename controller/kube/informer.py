@@ -257,6 +257,29 @@ class Informer(Generic[T]):
         self._last_seen = asyncio.get_running_loop().time()
 
 
+class Grouped(Generic[T]):
+    """What an informer knows, by a property of each object, so that asking for a few does not look at all."""
+
+    def __init__(self, informer: Informer[T], group: Callable[[T], str]) -> None:
+        self._group = group
+        self._found: dict[str, dict[str, T]] = {}
+        informer.on_keyed_change(self._sort)
+
+    def of(self, group: str) -> tuple[T, ...]:
+        """Every object of that group."""
+        return tuple(self._found.get(group, {}).values())
+
+    def _sort(self, key: str, old: T | None, new: T | None) -> None:
+        group = None if new is None else self._group(new)
+        if old is not None and (was := self._group(old)) != group:
+            left = self._found.get(was, {})
+            left.pop(key, None)
+            if not left:
+                self._found.pop(was, None)
+        if new is not None and group is not None:
+            self._found.setdefault(group, {})[key] = new
+
+
 def _resumable(error: SerinError) -> bool:
     return error.reason in {"ApiUnavailable", "ApiThrottled"}
 

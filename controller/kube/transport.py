@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Generic, Literal, TypeVar, overload
@@ -26,7 +26,11 @@ T = TypeVar("T")
 
 Body = Mapping[str, Any] | msgspec.Struct
 Lane = Literal["usual", "urgent"]
-"""Urgent calls have connections of their own, so that they never queue behind a slow list or a flood of writes."""
+"""Urgent calls have connections of their own, and usual ones wait while any is under way: what takes traffic off a
+hundred canaries at once must not share the API server with what is only tidy."""
+
+YIELDS = 1.0
+"""seconds for which a usual call waits for urgent ones at most"""
 
 TIMEOUT = 5.0
 PAGE = 500
@@ -93,6 +97,9 @@ class Api:
         self._credentials = credentials
         self._timeout = timeout
         self._pools: dict[str, aiohttp.ClientSession] = {}
+        self._urgent = 0
+        self._calm = asyncio.Event()
+        self._calm.set()
         self._may_write_for: Callable[[], float] = lambda: math.inf
 
     @classmethod
@@ -415,14 +422,33 @@ class Api:
         lane: Lane = "usual",
         timeout: float | None = None,
     ) -> bytes:
+        async with self._in_turn(lane):
+            try:
+                async with asyncio.timeout(timeout or self._timeout):
+                    async with await self._request(method, path, query or {}, lane, data, content_type) as answer:
+                        if answer.status >= 300:
+                            raise await self._failure(answer, doing, json_patch=content_type == _JSON_PATCH)
+                        return await answer.read()
+            except (TimeoutError, aiohttp.ClientError, OSError) as error:
+                raise _unavailable(doing, error) from error
+
+    @asynccontextmanager
+    async def _in_turn(self, lane: Lane) -> AsyncIterator[None]:
+        """Urgent calls first."""
+        if lane == "usual":
+            if not self._calm.is_set():
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._calm.wait(), YIELDS)
+            yield
+            return
+        self._urgent += 1
+        self._calm.clear()
         try:
-            async with asyncio.timeout(timeout or self._timeout):
-                async with await self._request(method, path, query or {}, lane, data, content_type) as answer:
-                    if answer.status >= 300:
-                        raise await self._failure(answer, doing, json_patch=content_type == _JSON_PATCH)
-                    return await answer.read()
-        except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            raise _unavailable(doing, error) from error
+            yield
+        finally:
+            self._urgent -= 1
+            if not self._urgent:
+                self._calm.set()
 
     async def _request(
         self,

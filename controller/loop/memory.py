@@ -16,9 +16,9 @@ from pydantic import ValidationError
 
 from controller.errors import AlreadyExists, Conflict, NotFound, Refused
 from controller.kube.events import EventRecorder
-from controller.kube.informer import Informer
+from controller.kube.informer import Grouped, Informer
 from controller.kube.objects import Object, Reference
-from controller.kube.resources import Resource
+from controller.kube.resources import Resource, key_of
 from controller.kube.transport import Api, Lane
 from controller.model.chain import grown
 from controller.model.redact import redact
@@ -37,7 +37,7 @@ FINALIZER = "serin.dev/release"
 OF_CANARY = "serin.dev/canary"
 """label of a record: the Canary it speaks of"""
 
-VERBS = frozenset(Verb)
+VERBS = frozenset(Verb) - {Verb.THAW}
 """a newer Serin's word is not ours to answer"""
 
 log = structlog.get_logger()
@@ -50,13 +50,21 @@ class CanaryObject(Object, frozen=True, kw_only=True):
     status: dict[str, Any] = {}
 
 
+class FreezeNamed(msgspec.Struct, frozen=True, kw_only=True):
+    """The Freeze that a Thaw is about."""
+
+    name: str
+    uid: str
+
+
 class SaidSpec(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
     """What a Decision says."""
 
-    canary: str
     decision: str
     by: str
-    attempt: str
+    canary: str = ""
+    attempt: str = ""
+    freeze: FreezeNamed | None = None
     step: int = 0
     reason: str = ""
     groups: tuple[str, ...] = ()
@@ -91,6 +99,10 @@ class KubeMemory:
         self._written: dict[str, CanaryObject] = {}
         """our last write of each, until the watch has come that far"""
         self._specs: dict[str, tuple[tuple[str, int], tuple[CanarySpec | None, tuple[str, ...]]]] = {}
+        self._on_target: Grouped[CanaryObject] = Grouped(canaries, _target_of)
+        self._said: Grouped[DecisionObject] = Grouped(
+            decisions, lambda one: key_of(one.metadata.namespace, one.spec.canary)
+        )
 
     async def read(self, key: str, *, live: bool = True) -> CanarySeen | None:
         namespace, _, name = key.partition("/")
@@ -180,8 +192,8 @@ class KubeMemory:
                 expires_at=one.spec.expires_at,
                 at=one.metadata.creation_timestamp or datetime.now(UTC),
             )
-            for one in self._decisions
-            if one.metadata.namespace == ref.namespace and one.spec.canary == ref.name and one.spec.decision in VERBS
+            for one in self._said.of(ref.key)
+            if one.spec.decision in VERBS
         ]
         return tuple(sorted(found, key=lambda said: (said.at, said.name)))
 
@@ -190,10 +202,8 @@ class KubeMemory:
         since = ours.metadata.creation_timestamp if ours else None
         older = [
             one.metadata.name
-            for one in self._canaries
-            if one.metadata.namespace == ref.namespace
-            and one.metadata.uid != ref.uid
-            and one.spec.get("targetRef", {}).get("name") == spec.target_ref.name
+            for one in self._on_target.of(key_of(ref.namespace, spec.target_ref.name))
+            if one.metadata.uid != ref.uid
             and since is not None
             and one.metadata.creation_timestamp is not None
             and (one.metadata.creation_timestamp, one.metadata.name) < (since, ref.name)
@@ -256,6 +266,12 @@ class KubeMemory:
     def tell(self, ref: Ref, reason: str, message: str, *, warning: bool) -> None:
         about = Reference(api_version=API_VERSION, kind="Canary", namespace=ref.namespace, name=ref.name, uid=ref.uid)
         self._events.emit(about, reason, message or reason, "Warning" if warning else "Normal")
+
+
+def _target_of(canary: CanaryObject) -> str:
+    """Written by people and read before anything has checked it."""
+    target = canary.spec.get("targetRef")
+    return key_of(canary.metadata.namespace, str(target.get("name", "")) if isinstance(target, dict) else "")
 
 
 def _parsed(spec: dict[str, Any]) -> tuple[CanarySpec | None, tuple[str, ...]]:

@@ -129,9 +129,13 @@ async def _read_canary(seen: CanarySeen, spec: CanarySpec, world: World, live: b
 
 
 async def _read_record(seen: CanarySeen, world: World) -> RecordSeen:
-    if seen.status.attempt is None:
+    status, attempt = seen.status, seen.status.attempt
+    if attempt is None:
         return RecordSeen()
-    return await world.memory.read_record(seen.ref, seen.status.attempt.id)
+    if attempt.outcome and status.phase in RESTING and status.head.number >= attempt.number > 0:
+        # Sealed, and remembered as that: a new leader need not ask for the last record of every Canary.
+        return RecordSeen(exists=True, outcome=attempt.outcome, number=status.head.number, hash=status.head.hash)
+    return await world.memory.read_record(seen.ref, attempt.id)
 
 
 def _is_about_to_begin(status: Status, target: Target | None) -> bool:

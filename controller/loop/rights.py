@@ -24,7 +24,16 @@ class KubeRights:
         self._api = api
 
     async def may(self, by: str, groups: tuple[str, ...], verb: str, namespace: str, canary: str) -> bool | None:
-        attributes = {"group": GROUP, "resource": "canaries", "namespace": namespace, "name": canary, "verb": verb}
+        return await self._ask(
+            by, groups, {"resource": "canaries", "namespace": namespace, "name": canary, "verb": verb}
+        )
+
+    async def may_thaw(self, by: str, groups: tuple[str, ...], freeze: str) -> bool | None:
+        """Whether this person may take this Freeze off, together with another; None when nobody could tell."""
+        return await self._ask(by, groups, {"resource": "freezes", "name": freeze, "verb": "thaw"})
+
+    async def _ask(self, by: str, groups: tuple[str, ...], about: dict[str, str]) -> bool | None:
+        attributes = {"group": GROUP, **about}
         body: dict[str, Any] = {
             "apiVersion": "authorization.k8s.io/v1",
             "kind": "SubjectAccessReview",

@@ -260,10 +260,19 @@ class Verb(StrEnum):
     RESUME = "Resume"
     BREAK_GLASS = "BreakGlass"
     """approvals and freezes are passed over until it expires; a failing verdict is not"""
+    THAW = "Thaw"
+    """one of the two owners' words that take a Freeze off; names the Freeze and no Canary"""
+
+
+class FreezeRef(Model):
+    """One Freeze: by its uid, since another of the same name may follow it."""
+
+    name: Name
+    uid: Annotated[str, Field(min_length=1, max_length=64)]
 
 
 class DecisionSpec(Model):
-    """What one person says about one rollout: immutable, and `by` is checked against the request's user."""
+    """What one person says about one rollout or Freeze: immutable; `by` is checked against the request's user."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -278,18 +287,25 @@ class DecisionSpec(Model):
                     "rule": "self.decision != 'BreakGlass' || has(self.expiresAt)",
                     "message": "a BreakGlass names its end, spec.expiresAt: use kubectl canary break-glass --for 1h",
                 },
+                {
+                    "rule": "self.decision == 'Thaw' ? has(self.freeze) && self.canary == '' && self.attempt == '' : "
+                    "!has(self.freeze) && self.canary != '' && self.attempt != ''",
+                    "message": "name the Canary and the attempt this is about, "
+                    "or with decision Thaw the freeze and nothing else",
+                },
             ]
         }
     )
 
-    canary: Name
+    canary: Annotated[str, Field(max_length=253, pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$")] = ""
     decision: Verb
+    freeze: FreezeRef | None = None
     by: Annotated[str, Field(min_length=1, max_length=256)]
     groups: Annotated[
         tuple[Annotated[str, Field(min_length=1, max_length=256)], ...],
         Field(max_length=100, description="groups of whoever decides, without system: ones; admission checks each"),
     ] = ()
-    attempt: Annotated[str, Field(min_length=1, max_length=63)]
+    attempt: Annotated[str, Field(max_length=63)] = ""
     step: Annotated[int, Field(ge=0, le=60)] | None = None
     digest: Annotated[str, Field(max_length=512)] = ""
     plan_digest: Annotated[str, Field(max_length=128)] = ""

@@ -115,6 +115,8 @@ _ANSWERS = {
 def _refusal(status: Status, said: DecisionSeen, now: datetime) -> str:
     """Why this Decision has no effect; empty when it has one."""
     attempt = status.attempt
+    if said.verb is Verb.THAW:
+        return "a Thaw is about a Freeze and not about a Canary"
     if attempt is None:
         return "nothing to decide: there is no rollout"
     if said.attempt != attempt.id:
@@ -200,7 +202,7 @@ def _effect(status: Status, said: DecisionSeen, now: datetime) -> Status:
         case Verb.APPROVE if said.step == 0:
             # Deadlines count from when it may go on.
             return status.with_attempt(entered_at=now)
-        case Verb.APPROVE | Verb.BREAK_GLASS:
+        case Verb.APPROVE | Verb.BREAK_GLASS | Verb.THAW:
             return status
 
 

@@ -57,6 +57,8 @@ DRIFT_WINDOW = timedelta(minutes=10)
 DRIFTS = 3
 RETREATS = 3
 """the third retreat of a rollout holds for a person, or rolls back where nobody vouches for the change"""
+CLOCK_SLACK = timedelta(seconds=5)
+"""clocks of two leaders may differ by so much"""
 SOON = timedelta(seconds=1)
 NEWS_AFTER = timedelta(seconds=5)
 """a new reason to wait is written once a phase or step is this old"""
@@ -90,6 +92,8 @@ def _decide(seen: Observed, now: datetime) -> Decision:
         return urgent
     if (urgent := _frozen_out(seen, now)) is not None:
         return urgent
+    if (back := _clock_went_back(status, now)) is not None:
+        return back
     match status.phase:
         case Phase.PENDING:
             return _while_pending(seen, now)
@@ -498,8 +502,10 @@ def _while_finishing(seen: Observed, now: datetime) -> Decision:
             return out
     if target is None or not target.settled_hash:
         return Wait("WaitingForStable", "one revision must have all pods, updated and available", now + SOON)
+    # Whether edits are held hangs on the workload's uid, which stays; a pause at rest is off, and comes back first.
+    held = status.edits_held and not status.rests_paused
     return Become(
-        status.but(phase=Phase.IDLE, stable=_stable(target), holding=False, rejected="", edits_held=False),
+        status.but(phase=Phase.IDLE, stable=_stable(target), holding=False, rejected="", edits_held=held),
         "Promoted",
         _how_it_ended(status),
     )
@@ -635,6 +641,18 @@ def _attempt_id(seen: Observed, now: datetime) -> str:
     """The second it began in; with its number in the chain, where another began in the same one."""
     name, before = now.strftime("%Y%m%d-%H%M%S"), seen.status.attempt
     return f"{name}-{_place(seen).number + 1}" if before is not None and before.id.startswith(name) else name
+
+
+def _clock_went_back(status: Status, now: datetime) -> Become | None:
+    """What was remembered lies ahead: bake, rest and drain begin anew, instead of lasting until the clock is there."""
+    attempt = status.attempt
+    if status.phase not in ACTIVE or attempt is None:
+        return None
+    remembered = {name: getattr(attempt, name) for name in ("entered_at", "baking_since", "resting_since")}
+    ahead = {name: now for name, at in remembered.items() if at is not None and at > now + CLOCK_SLACK}
+    if not ahead:
+        return None
+    return Become(status.with_attempt(**ahead), "ClockMoved", "the controller's clock went back: waits begin anew")
 
 
 def _lost_target(seen: Observed) -> Decision | None:

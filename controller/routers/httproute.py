@@ -109,9 +109,9 @@ class HttpRouteRouter:
         name = spec.traffic.http_route.name
         written: Route = await self._api.json_patch(HTTPROUTES, ref.namespace, name, patch, lane=lane)
         self._note(ref, name, written)
-        await self._disown(ref, spec, written, lane)
+        await self._disown(ref, spec, written)
 
-    async def _disown(self, ref: Ref, spec: CanarySpec, route: Route, lane: Lane) -> None:
+    async def _disown(self, ref: Ref, spec: CanarySpec, route: Route) -> None:
         """Gateways write status at the same moment, which reorders the entries: look again, a few times."""
         name = spec.traffic.http_route.name
         for left in reversed(range(DISOWN_TRIES)):
@@ -119,7 +119,7 @@ class HttpRouteRouter:
             if not patch:
                 return
             try:
-                self._note(ref, name, await self._api.json_patch(HTTPROUTES, ref.namespace, name, patch, lane=lane))
+                self._note(ref, name, await self._api.json_patch(HTTPROUTES, ref.namespace, name, patch))
                 return
             except Conflict as error:
                 if not left:
@@ -129,7 +129,7 @@ class HttpRouteRouter:
                 log.warning("not_disowned", rollout=ref.key, route=name, reason=error.reason)
                 return
             try:
-                route = await self._read(ref, spec, lane)
+                route = await self._read(ref, spec)
             except SerinError as error:
                 log.warning("not_disowned", rollout=ref.key, route=name, reason=error.reason)
                 return

@@ -16,7 +16,7 @@ from typing import Any
 from controller.errors import Conflict, Forbidden, NeedsUser, NotFound, Refused
 from controller.kube.cache import Cache
 from controller.kube.resources import DEPLOYMENTS, PODS, REPLICASETS, SERVICES, Resource
-from controller.kube.transport import Api
+from controller.kube.transport import Api, Lane
 from controller.model.spec import CanarySpec
 from controller.model.world import CanaryPods, Pins, Target
 from controller.ports import Ref
@@ -218,7 +218,8 @@ class DeploymentWorkload:
         deployment = await self._get_unchanged(ref, spec, target, epoch)
         stamp = "" if target.settled_template_hash == target.template_hash else epoch
         is_done = deployment["spec"].get("paused") and annotations_of(deployment).get(EPOCH, "") == stamp
-        await self._patch_users(DEPLOYMENTS, ref, deployment, [] if is_done else pause_ops(deployment, stamp))
+        ops = [] if is_done else pause_ops(deployment, stamp)
+        await self._patch_users(DEPLOYMENTS, ref, deployment, ops, lane="urgent")
 
     async def release(self, ref: Ref, spec: CanarySpec, target: Target, *, epoch: str) -> None:
         """Unpause. Where that moves no pod, nothing of ours stays on it; while it rolls, the epoch does."""
@@ -239,7 +240,7 @@ class DeploymentWorkload:
         is_stamped = annotations_of(deployment).get(EPOCH, "") == stamp
         is_done = is_there and is_stamped and bool(deployment["spec"].get("paused")) == paused
         ops = [] if is_done else restore_ops(deployment, template, stamp, paused=paused)
-        await self._patch_users(DEPLOYMENTS, ref, deployment, ops)
+        await self._patch_users(DEPLOYMENTS, ref, deployment, ops, lane="urgent")
 
     async def delete_replicaset(self, ref: Ref, name: str) -> None:
         """Remove a ReplicaSet that wants and has no pods. Raises `Conflict` when it has some by now."""
@@ -335,20 +336,22 @@ class DeploymentWorkload:
             ]
             await self._api.json_patch(SERVICES, ref.namespace, ref.canary_name, ops)
 
-    async def _patch_users(self, resource: Resource, ref: Ref, body: Object, ops: list[Op]) -> None:
+    async def _patch_users(
+        self, resource: Resource, ref: Ref, body: Object, ops: list[Op], *, lane: Lane = "usual"
+    ) -> None:
         """Patch a user's object, then take our entry out of its managedFields.
 
         With no `ops` only the second: it may be what a crash left undone.
         """
         name, manager = body["metadata"]["name"], self._api.field_manager
         if ops:
-            body = await self._api.json_patch(resource, ref.namespace, name, ops, lane="urgent")
+            body = await self._api.json_patch(resource, ref.namespace, name, ops, lane=lane)
         for _ in range(_FORGET_TRIES):
             forget = forget_ops(body, manager)
             if not forget:
                 return
             try:
-                body = await self._api.json_patch(resource, ref.namespace, name, forget, lane="urgent")
+                body = await self._api.json_patch(resource, ref.namespace, name, forget)
             except Conflict:
                 # Somebody wrote in between and the entries moved: look where ours is now.
                 body = await self._api.get(resource, ref.namespace, name)

@@ -188,14 +188,25 @@ def scale_ops(canary: Object, replicas: int, epoch: str) -> list[Op]:
 
 
 def forget_ops(body: Mapping[str, Any], manager: str) -> list[Op]:
-    """Take our entries out of `managedFields`; empty when there are none. Last one first: indices move."""
+    """Take our entries out of `managedFields`; empty when there are none. Last one first: indices move.
+
+    An entry of our annotations alone may stay: no owner sets those, and it goes with the last of them.
+    """
     entries = list(enumerate((body.get("metadata") or {}).get("managedFields") or ()))
     ops = []
     for index, entry in reversed(entries):
-        if entry.get("manager") == manager and not entry.get("subresource"):
+        if entry.get("manager") == manager and not entry.get("subresource") and not _is_private(entry):
             path = f"/metadata/managedFields/{index}"
             ops += [_test(f"{path}/manager", manager), {"op": "remove", "path": path}]
     return ops
+
+
+def _is_private(entry: Mapping[str, Any]) -> bool:
+    """Whether an entry of `managedFields` names nothing but annotations of ours."""
+    fields = entry.get("fieldsV1") or {}
+    named = (fields.get("f:metadata") or {}).get("f:annotations") or {}
+    nothing_else = fields.keys() == {"f:metadata"} and fields["f:metadata"].keys() == {"f:annotations"}
+    return nothing_else and all(name == "." or name.startswith("f:serin.dev/") for name in named)
 
 
 def _stamp_ops(body: Object, epoch: str) -> list[Op]:

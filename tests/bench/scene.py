@@ -30,6 +30,7 @@ from tests.cluster.objects import (
 
 ROOT = Path(__file__).parents[2]
 SYSTEM = "serin-system"
+DEPLOYMENT = "deployment/serin-controller"
 SCRIPTED = "scripted"
 BEGAN = time.monotonic()
 
@@ -58,7 +59,13 @@ class Scene:
     seen: Timeline
 
     async def fleet(
-        self, prefix: str, count: int, steps: Sequence[Mapping[str, Any]], *, per_namespace: int = 10
+        self,
+        prefix: str,
+        count: int,
+        steps: Sequence[Mapping[str, Any]],
+        *,
+        per_namespace: int = 10,
+        within: float = 180,
     ) -> Fleet:
         """Workloads whose pods are Ready without processes, their edits held."""
         keys = tuple(f"{prefix}-{number // per_namespace}/app-{number}" for number in range(count))
@@ -71,7 +78,7 @@ class Scene:
             self.gateway.add(*key.split("/"), now)
         await self._apply_all([each for key in keys for each in _workload(*key.split("/"))])
         await self._apply_all([canary(*key.split("/"), steps, SCRIPTED) for key in keys])
-        await self.seen.until(lambda: all(self.seen.status(key).get("editsHeld") for key in keys), 180, "edits held")
+        await self.seen.until(lambda: all(self.seen.status(key).get("editsHeld") for key in keys), within, "edits held")
         return made
 
     async def edit(self, key: str, revision: str) -> None:
@@ -179,7 +186,7 @@ def canary(namespace: str, name: str, steps: Sequence[Mapping[str, Any]], source
 
 def _workload(namespace: str, name: str) -> list[Object]:
     return [
-        shop_deployment(name, namespace, "v1", 1, pre_stop=0),
+        shop_deployment(name, namespace, "v1", 1, annotations={"prometheus.io/scrape": "false"}, pre_stop=0),
         shop_service(name, namespace),
         shop_route(name, namespace),
     ]
@@ -192,11 +199,15 @@ def _path(body: Object) -> str:
     return f"{root}/namespaces/{body['metadata']['namespace']}/{plural}/{body['metadata']['name']}"
 
 
-def leader_process() -> int:
-    """The process id of the replica that holds the Lease."""
+def leader_pod() -> str:
+    """The replica that holds the Lease."""
     lease = json.loads(kubectl("get", "lease", "serin-controller", "-n", SYSTEM, "-o", "json"))
-    pod = str(lease["spec"]["holderIdentity"]).rpartition("-")[0]
-    (pid,) = (state_dir() / "pods" / SYSTEM / pod).glob("*.pid")
+    return str(lease["spec"]["holderIdentity"]).rpartition("-")[0]
+
+
+def leader_process() -> int:
+    """Its process id."""
+    (pid,) = (state_dir() / "pods" / SYSTEM / leader_pod()).glob("*.pid")
     return int(pid.read_text())
 
 

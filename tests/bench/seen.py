@@ -107,8 +107,8 @@ class Timeline:
 
 
 @dataclass(frozen=True)
-class Write:
-    """One request of the controller that was to change something."""
+class Request:
+    """One request of the controller."""
 
     at: float
     verb: str
@@ -116,28 +116,33 @@ class Write:
     namespace: str
     name: str
     code: int
+    dry_run: bool = False
 
 
-def writes(state: Path, since: float, until: float) -> list[Write]:
-    """The controller's writes in a span of time, dry runs and its lease left out; oldest first."""
+def requests(state: Path, since: float, until: float) -> list[Request]:
+    """What both replicas asked of the API server in a span of time; oldest first."""
     found = []
     for path in sorted(state.glob("audit*.log")):
         for line in path.read_text(errors="replace").splitlines():
             if CONTROLLER not in line:
                 continue
             entry = json.loads(line)
-            if entry["user"]["username"] != CONTROLLER or "dryRun" in entry["requestURI"]:
-                continue
-            if entry["verb"] in READS:
-                continue
             about = entry.get("objectRef") or {}
             at = datetime.fromisoformat(entry["requestReceivedTimestamp"]).timestamp()
-            if about.get("resource") == "leases" or not since <= at < until:
+            if entry["user"]["username"] != CONTROLLER or not since <= at < until:
                 continue
             what = "/".join(filter(None, (about.get("resource"), about.get("subresource"))))
             code = (entry.get("responseStatus") or {}).get("code", 0)
-            found.append(Write(at, entry["verb"], what, about.get("namespace", ""), about.get("name", ""), code))
+            dry_run = "dryRun" in entry["requestURI"]
+            where = (about.get("namespace", ""), about.get("name", ""))
+            found.append(Request(at, entry["verb"], what, *where, code, dry_run))
     return sorted(found, key=lambda one: one.at)
+
+
+def writes(state: Path, since: float, until: float) -> list[Request]:
+    """Those that were to change something, the lease left out."""
+    asked = requests(state, since, until)
+    return [one for one in asked if one.verb not in READS and not one.dry_run and one.what != "leases"]
 
 
 def _key(item: Object) -> str:

@@ -35,6 +35,8 @@ from tests.cluster.api import STRATEGIC, Api, ApiError, Object
 CHECKOUT = Path(__file__).resolve().parents[2]
 IMAGES: dict[str, list[str]] = {
     "registry.local/shop": [sys.executable, "-m", "tests.cluster.shop"],
+    # The same in the cluster's own registry, for images that carry attestations.
+    "localhost:5000/shop": [sys.executable, "-m", "tests.cluster.shop"],
     "registry.local/serin": [sys.executable, "-m", "controller"],
     # The release before this one, where tests/cluster/test_chart.py unpacks it.
     "registry.local/serin-previous": [
@@ -339,7 +341,7 @@ class Pod:
             "KUBERNETES_SERVICE_PORT": "6443",
         }
         if spec["image"].startswith("registry.local/shop:"):
-            env["SHOP_REVISION"] = spec["image"].rpartition(":")[2]
+            env["SHOP_REVISION"] = spec["image"].partition("@")[0].rpartition(":")[2]
         try:
             for source in spec.get("envFrom", []):
                 kind = "configMapRef" if "configMapRef" in source else "secretRef"

@@ -27,7 +27,7 @@ from tests.cluster.objects import CommandFailed, get, kubectl
 
 CRDS = Path(__file__).parents[2] / "manifests" / "crd"
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
-KINDS = ("canaries", "decisions", "releaserecords", "metricssources")
+KINDS = ("canaries", "decisions", "freezes", "releasepolicies", "releaserecords", "metricssources")
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -87,6 +87,8 @@ GROUPS = (
     # Without the clouds' service discovery; static and file discovery are always in.
     Group("prometheus", {"prometheus": "github.com/prometheus/prometheus/cmd/prometheus"}, tags="remove_all_sd"),
     Group("helm", {"helm": "helm.sh/helm/v4/cmd/helm"}),
+    # Started by the tests that ask for it only.
+    Group("registry", {"registry": "."}),
 )
 
 
@@ -106,7 +108,7 @@ def ensure() -> None:
         for left_over in cache().glob(".*-*"):
             shutil.rmtree(left_over, ignore_errors=True)
         go = find_go()
-        say(f"building the local cluster's tools with {go}: once, about 12 minutes on two cores")
+        say(f"building the local cluster's tools with {go}: once, about 13 minutes on two cores")
         for group in missing:
             _build(group, go)
 

@@ -80,7 +80,7 @@ class Replica:
         return [(method, path) for method, path, _ in self.proxy.requests if is_write(method, path)]
 
 
-@dataclass
+@dataclass(repr=False)
 class Rig:
     """`async with rig(...) as it:`; the oracles are asked when the block ends."""
 

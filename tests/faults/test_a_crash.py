@@ -146,7 +146,8 @@ async def test_row_04_a_poisoned_object_stops_nobody_else(it: Rig, garbage: Obje
     await it.edit("v2")
     await it.assert_promoted()
     assert it.replica.process.returncode is None
-    assert "key_failed" not in it.replica.log.read_text()
+    failed = [line for line in it.replica.log.read_text().splitlines() if "key_failed" in line]
+    assert not failed, failed[:3]
 
 
 async def test_row_05_a_stopped_leaders_late_raise_is_refused_and_it_ends_when_it_wakes(it: Rig) -> None:

@@ -17,7 +17,8 @@ from controller.model.policy import FreezeSpec, ReleasePolicySpec
 from controller.model.spec import Verb
 from controller.model.status import Phase
 from controller.ports import RulesSeen
-from tests.simulation.test_loop import SEEDS, Life, adopted, settle
+from tests.simulation.life import Life, adopted, settle
+from tests.simulation.test_loop import SEEDS
 from tests.world import World
 
 ZONES = ("Europe/Berlin", "America/New_York", "Australia/Sydney")

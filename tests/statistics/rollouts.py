@@ -176,8 +176,7 @@ def _history(scenario: Scenario, rng: np.random.Generator) -> list[dict[str, Any
     lines = []
     for tick in range(1, int(HISTORY / dt) + 1):
         n = rng.poisson(scenario.rps * dt / BASELINE_PODS, BASELINE_PODS)
-        e = rng.binomial(n, pods.ratios(tick * dt - HISTORY, old)[0, :BASELINE_PODS])
-        n, e = _with_retries(n, e, scenario.noise, rng)
+        n, e = failures(n, pods.ratios(tick * dt - HISTORY, old)[0, :BASELINE_PODS], scenario.noise, rng)
         requests, errors = requests + n, errors + e
         if tick % 12 == 0:
             by_pod = {
@@ -190,12 +189,21 @@ def _history(scenario: Scenario, rng: np.random.Generator) -> list[dict[str, Any
     return lines
 
 
-def _with_retries(n: Any, e: Any, noise: Noise, rng: np.random.Generator) -> tuple[Any, Any]:
-    """Every failed request comes again, on the same pod, a geometric number of times."""
+def failures(n: Any, ratios: Floats, noise: Noise, rng: np.random.Generator) -> tuple[Any, Any]:
+    """Requests and failures of pods that were sent `n`; failures may come in clusters."""
+    if noise.batches:
+        began = rng.binomial(n, ratios / (1 + noise.batches))
+        return n, np.minimum(began + _more(began, noise.batches, rng), n)
+    e = rng.binomial(n, ratios)
     if not noise.retries:
         return n, e
-    more = np.where(e > 0, rng.negative_binomial(np.maximum(e, 1), 1 / (1 + noise.retries)), 0)
-    return n + more, e + more
+    again = _more(e, noise.retries, rng)
+    return n + again, e + again
+
+
+def _more(events: Any, mean: float, rng: np.random.Generator) -> Any:
+    """A geometric number for each event, summed."""
+    return np.where(events > 0, rng.negative_binomial(np.maximum(events, 1), 1 / (1 + mean)), 0)
 
 
 def pod_rps(scenario: Scenario, pods: Pods, t: float, weight: Floats, counts: NDArray[np.intp]) -> Floats:
@@ -228,8 +236,7 @@ def counts_of_tick(
     ratios = pods.ratios(t, np.concatenate([old, age], axis=1))
     shows = shown(scenario.fault, t, age, rps[:, BASELINE_PODS:])
     ratios[:, BASELINE_PODS:] = 1 - (1 - ratios[:, BASELINE_PODS:]) * (1 - scenario.fault.ratio * shows)
-    n = rng.poisson(rps * scenario.dt)
-    n, e = _with_retries(n, rng.binomial(n, ratios), scenario.noise, rng)
+    n, e = failures(rng.poisson(rps * scenario.dt), ratios, scenario.noise, rng)
     requests, errors = n.astype(float), e.astype(float)
     return (
         (requests[:, :BASELINE_PODS].sum(axis=1), requests[:, BASELINE_PODS:].sum(axis=1)),

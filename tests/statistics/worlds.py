@@ -47,11 +47,19 @@ class Noise:
     tail: float = 0.0
     """Index of a Pareto factor, drawn for each pod every 30 s; 1.5 has no variance."""
     cron: float = 1.0
-    """Factor on each pod for 15 s in every 300 s, each at its own time."""
+    """Factor on each pod for `cron_seconds` in every `cron_every`, each at its own time."""
+    cron_every: float = 300.0
+    cron_seconds: float = 15.0
     node_bursts: float = 0.0
     """Bursts of whole nodes, a node-hour; all pods on it suffer."""
     retries: float = 0.0
     """Mean number of further tries of a failed request, on the same pod; they fail too."""
+    batches: float = 0.0
+    """Mean number of errors that come along with one, on the same pod; the share of errors stays."""
+    shocks: float = 1.0
+    """Factor on everybody for 20 s, six times a rollout."""
+    regime_sd: float = 0.0
+    """How pods differ, drawn anew for each about every ten minutes."""
     surge: float = 1.0
     """Factor on everybody's requests for two minutes, twice a rollout, with three times the errors."""
     lost: float = 0.0
@@ -95,22 +103,26 @@ SELECTION = {
     "realistic": REALISTIC,
     "podkill": replace(REALISTIC, burst_ratio=1.0, burst_seconds=10.0),
     "incident": replace(REALISTIC, incident=30.0),
-}
-"""Worlds that settings may be chosen in."""
-HELD_OUT = {
-    "pink": Noise(pink_sd=0.8, persistent_sd=0.1),
     "tail": Noise(tail=1.5, persistent_sd=0.1),
     "tenant": Noise(gamma=0.5, bursts=0.1, burst_seconds=90.0, burst_ratio=0.2),
-    "nodes": replace(REALISTIC, bursts=0.0, node_bursts=0.1, burst_seconds=30.0, burst_ratio=0.1),
     "cron": replace(REALISTIC, cron=15.0),
     "retries": replace(REALISTIC, retries=2.0),
+}
+"""Worlds that settings may be chosen in. The last four were held out until they showed something."""
+HELD_OUT = {
+    "pink": Noise(pink_sd=0.8, persistent_sd=0.1),
+    "nodes": replace(REALISTIC, bursts=0.0, node_bursts=0.1, burst_seconds=30.0, burst_ratio=0.1),
     "surge": replace(REALISTIC, surge=4.0),
     "lossy": replace(REALISTIC, lost=0.2, uneven=1.2),
     "churn": replace(REALISTIC, churn=0.5),
     "base2pc": replace(REALISTIC, base=0.02),
     "base10ppm": replace(REALISTIC, base=0.00001),
+    "gc": replace(REALISTIC, cron=10.0, cron_every=47.0, cron_seconds=5.0),
+    "batches": Noise(batches=3.0, persistent_sd=0.1),
+    "shocks": replace(REALISTIC, shocks=20.0),
+    "regimes": Noise(regime_sd=0.5, gamma=0.5),
 }
-"""Worlds that results are reported in, and that no page describes."""
+"""Worlds that results are reported in, and that nobody chose anything by."""
 COLD = {
     f"cold{factor}x{seconds}s": replace(REALISTIC, cold=float(factor), cold_seconds=float(seconds))
     for seconds in (60, 300)
@@ -134,21 +146,18 @@ class Pods:
         self._pink = rng.standard_normal((3, *shape))
         self._latency = rng.standard_normal(shape)
         self._tail = np.ones(shape)
-        self._cron_at = rng.uniform(0, 300, shape)
+        self._cron_at = rng.uniform(0, noise.cron_every, shape)
+        self._regime = rng.standard_normal(shape)
+        self._shocks_at = rng.uniform(0, 2380, (rollouts, 6))
         self._burst_left = np.zeros(shape)
         self._node = rng.integers(0, NODES, shape)
         self._node_left = np.zeros((rollouts, NODES))
 
     def keep(self, rows: Mask) -> None:
         """Forget the rollouts that are over."""
-        for name in ("_phase", "_incident_at", "_surges_at", "_persistent", "_slow", "_latency", "_tail", "_cron_at"):
-            setattr(self, name, getattr(self, name)[rows])
-        self._burst_left, self._node, self._node_left = (
-            self._burst_left[rows],
-            self._node[rows],
-            self._node_left[rows],
-        )
-        self._pink = self._pink[:, rows]
+        for name, held in vars(self).items():
+            if isinstance(held, np.ndarray):
+                setattr(self, name, held[:, rows] if name == "_pink" else held[rows])
 
     def renew(self, rows: Mask) -> None:
         """New canary pods, each on a node that the old one was not on: what stuck to the old ones is gone."""
@@ -156,10 +165,10 @@ class Pods:
         if not fresh[0]:
             return
         where = np.ix_(rows, np.arange(BASELINE_PODS, PODS))
-        for held in (self._persistent, self._slow, self._latency, self._pink[0], self._pink[1], self._pink[2]):
+        for held in (self._persistent, self._slow, self._latency, self._regime, *self._pink):
             held[where] = self.rng.standard_normal(fresh)
         self._tail[where], self._burst_left[where] = 1.0, 0.0
-        self._cron_at[where] = self.rng.uniform(0, 300, fresh)
+        self._cron_at[where] = self.rng.uniform(0, self.noise.cron_every, fresh)
         self._node[where] = (self._node[where] + self.rng.integers(1, NODES, fresh)) % NODES
 
     def traffic(self, t: float) -> Floats:
@@ -172,6 +181,8 @@ class Pods:
         ratio: Floats = noise.base * np.exp(0.6 * np.sin(2 * np.pi * t / 86400 + self._phase[:, 0]))
         if noise.incident != 1.0:
             ratio *= np.where(np.abs(t - self._incident_at[:, 0] - 90) < 90, noise.incident, 1.0)
+        if noise.shocks != 1.0:
+            ratio *= np.where((np.abs(t - self._shocks_at - 10) < 10).any(axis=1), noise.shocks, 1.0)
         if noise.surge != 1.0:
             ratio *= np.where(self._in_surge(t), 3.0, 1.0)
         return ratio
@@ -199,7 +210,11 @@ class Pods:
         if noise.cold != 1.0:
             ratio *= np.where(age < noise.cold_seconds, noise.cold, 1.0)
         if noise.cron != 1.0:
-            ratio *= np.where((t + self._cron_at) % 300 < 15, noise.cron, 1.0)
+            ratio *= np.where((t + self._cron_at) % noise.cron_every < noise.cron_seconds, noise.cron, 1.0)
+        if noise.regime_sd:
+            again = rng.random(shape) < dt / 600.0
+            self._regime[again] = rng.standard_normal(int(again.sum()))
+            ratio *= np.exp(noise.regime_sd * self._regime - noise.regime_sd**2 / 2)
         if noise.bursts:
             self._burst_left = self._burst(self._burst_left, noise.bursts)
             # A burst that covers part of the tick fails that part of its requests.
@@ -237,7 +252,7 @@ class Pods:
 
 def at_rest(noise: Noise) -> Noise:
     """The same service on an ordinary day before the rollout: no incident, no surge, nothing lost, no new pods."""
-    return replace(noise, incident=1.0, cold=1.0, surge=1.0, lost=0.0, churn=0.0)
+    return replace(noise, incident=1.0, cold=1.0, surge=1.0, shocks=1.0, lost=0.0, churn=0.0)
 
 
 def shown(fault: Fault, t: float, age: Floats, pod_rps: Floats) -> Mask:

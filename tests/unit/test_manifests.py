@@ -15,6 +15,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from controller.model.policy import FreezeSpec, ReleasePolicySpec
 from controller.model.spec import CanarySpec, DecisionSpec, MetricsSourceSpec, Model, Verb
 from tests.examples_of_secrets import SECRETS
 from tests.values import render_values
@@ -25,7 +26,13 @@ CHART = ROOT / "charts" / "serin"
 COPIED = ("crd", "admission", "rbac", "observability")
 # The kinds of observability belong to operators that not every cluster has.
 APPLIED = ("crd", "admission", "rbac", "deployment")
-SPECS: dict[str, type[Model]] = {"Canary": CanarySpec, "Decision": DecisionSpec, "MetricsSource": MetricsSourceSpec}
+SPECS: dict[str, type[Model]] = {
+    "Canary": CanarySpec,
+    "Decision": DecisionSpec,
+    "Freeze": FreezeSpec,
+    "MetricsSource": MetricsSourceSpec,
+    "ReleasePolicy": ReleasePolicySpec,
+}
 
 
 def objects_of(path: Path) -> list[dict[str, Any]]:
@@ -41,7 +48,11 @@ def rules_of(name: str) -> list[dict[str, Any]]:
     return [rule for role in roles() if role["metadata"]["name"] == name for rule in role["rules"]]
 
 
-@pytest.mark.parametrize("path", sorted((MANIFESTS / "examples").glob("*.yaml")), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path",
+    [*sorted((MANIFESTS / "examples").glob("*.yaml")), *sorted((MANIFESTS / "policies").glob("*.yaml"))],
+    ids=lambda path: path.name,
+)
 def test_every_example_is_one_that_the_controller_reads(path: Path) -> None:
     for item in objects_of(path):
         assert item["apiVersion"] == "serin.dev/v1alpha1"
@@ -103,7 +114,7 @@ def test_no_rule_grants_every_verb_group_or_resource() -> None:
 def test_the_approver_has_a_verb_for_every_decision() -> None:
     verbs = {verb for rule in rules_of("canary-approver") for verb in rule["verbs"] if "canaries" in rule["resources"]}
 
-    assert {verb.value.lower() for verb in Verb} - {"breakglass"} | {"detach"} <= verbs
+    assert {verb.value.lower() for verb in Verb} - {"breakglass", "thaw"} | {"detach"} <= verbs
 
 
 def test_nobody_may_break_the_glass_by_a_role_they_have_for_something_else() -> None:
@@ -111,6 +122,15 @@ def test_nobody_may_break_the_glass_by_a_role_they_have_for_something_else() -> 
 
     assert [role["metadata"]["name"] for role in holders] == ["canary-breakglass"]
     assert "labels" not in holders[0]["metadata"], "added to no other role"
+
+
+def test_whoever_is_on_call_stops_everything_and_lets_nothing_through() -> None:
+    verbs = {verb for rule in rules_of("canary-oncall") for verb in rule["verbs"]}
+    freezes = {verb for rule in rules_of("canary-oncall") if "freezes" in rule["resources"] for verb in rule["verbs"]}
+
+    assert freezes == {"get", "list", "watch", "create"}
+    assert verbs.isdisjoint({"approve", "promote", "retry", "resume", "thaw", "delete", "update", "patch"})
+    assert "thaw" in {verb for rule in rules_of("canary-owner") for verb in rule["verbs"]}
 
 
 def test_an_editor_can_get_users_out_but_lets_nothing_through() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from controller.cli import check, listing
+from controller.cli import check, listing, records
 from controller.cli.kubectl import Denied, Failure, Missing, Stale, failure_from
 from controller.cli.main import main
 from controller.cli.screen import Screen
@@ -46,7 +46,7 @@ def test_a_record_says_how_a_rollout_ended_and_how_long_users_waited() -> None:
         "canaryErrors": 61,
     }
 
-    head, row = listing.render_records([{"metadata": {"name": "checkout-a-1"}, "spec": spec}])
+    head, row = records.render_records([{"metadata": {"name": "checkout-a-1"}, "spec": spec}])
 
     assert "RELIEF" in head
     assert row.split("  ")[0] == "a-1"

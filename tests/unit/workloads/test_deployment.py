@@ -299,3 +299,19 @@ def test_only_our_own_entries_are_forgotten_and_the_last_one_first() -> None:
         op["path"] for op in forget_ops({"metadata": {"managedFields": managers}}, "serin") if op["op"] == "remove"
     ]
     assert removed == ["/metadata/managedFields/2", "/metadata/managedFields/0"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "stays"),
+    [
+        ({"f:metadata": {"f:annotations": {".": {}, "f:serin.dev/epoch": {}}}}, True),
+        ({"f:metadata": {"f:annotations": {"f:serin.dev/epoch": {}}}, "f:spec": {"f:paused": {}}}, False),
+        ({"f:metadata": {"f:annotations": {"f:team": {}}}}, False),
+        ({"f:metadata": {"f:labels": {"f:app": {}}}}, False),
+        ({}, False),
+    ],
+    ids=["our annotation", "a field of the owner", "an annotation of the owner", "a label", "unknown"],
+)
+def test_an_entry_of_our_annotations_alone_needs_no_write_to_forget_it(fields: dict[str, Any], stays: bool) -> None:
+    body = {"metadata": {"managedFields": [{"manager": "serin", "fieldsV1": fields}]}}
+    assert (forget_ops(body, "serin") == []) is stays

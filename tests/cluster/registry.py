@@ -1,0 +1,100 @@
+"""A real OCI registry beside the cluster, started by whoever needs one: the `registry` of the distribution project.
+
+The one thing to know: it has no referrers API, so attestations go by the fallback tag, as with many registries in
+use. Images are a manifest with an empty layer: their digest is all that matters here.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from controller.attestations.images import EMPTY, MANIFEST, digest_of
+from tests.cluster import tools
+
+ADDRESS = "127.0.0.1:5000"
+HOST = "localhost:5000"
+
+
+@dataclass
+class RunningRegistry:
+    """One registry and its images."""
+
+    folder: Path
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Listen; what was pushed before is still there."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        config = self.folder / "config.json"
+        config.write_text(json.dumps(self._config()))
+        with (self.folder / "registry.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [str(tools.tool("registry")), "serve", str(config)],
+                stdout=log,
+                stderr=log,
+                env={"OTEL_TRACES_EXPORTER": "none"},
+            )
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                urllib.request.urlopen(f"http://{ADDRESS}/v2/", timeout=1).close()
+                return
+            except OSError:
+                if self.process.poll() is not None or time.monotonic() > deadline:
+                    raise RuntimeError((self.folder / "registry.log").read_text()[-2000:]) from None
+                time.sleep(0.05)
+
+    def stop(self) -> None:
+        """End it: nothing answers any more."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    def push(self, repository: str, tag: str, content: str = "") -> str:
+        """An image; the reference by tag and digest that a Deployment can name."""
+        self._upload(repository, b"{}")
+        body: dict[str, Any] = {
+            "schemaVersion": 2,
+            "mediaType": MANIFEST,
+            "config": {"mediaType": EMPTY, "digest": digest_of(b"{}"), "size": 2},
+            "layers": [],
+            "annotations": {"org.opencontainers.image.version": tag, "content": content},
+        }
+        manifest = json.dumps(body).encode()
+        self.put(repository, tag, manifest, MANIFEST)
+        return f"{HOST}/{repository}:{tag}@{digest_of(manifest)}"
+
+    def copy(self, repository: str, tag: str, other: str) -> None:
+        """What one tag names under another tag as well, as whoever may push can."""
+        with urllib.request.urlopen(f"http://{ADDRESS}/v2/{repository}/manifests/{tag}", timeout=10) as answer:
+            self.put(repository, other, answer.read(), answer.headers["Content-Type"])
+
+    def put(self, repository: str, tag: str, manifest: bytes, kind: str) -> None:
+        """Any manifest under any tag."""
+        self._send("PUT", f"/v2/{repository}/manifests/{tag}", manifest, kind)
+
+    def _upload(self, repository: str, blob: bytes) -> None:
+        begun = self._send("POST", f"/v2/{repository}/blobs/uploads/", b"", "application/octet-stream")
+        joint = "&" if "?" in begun else "?"
+        self._send("PUT", f"{begun}{joint}digest={digest_of(blob)}", blob, "application/octet-stream")
+
+    def _send(self, method: str, path: str, body: bytes, kind: str) -> str:
+        url = path if path.startswith("http") else f"http://{ADDRESS}{path}"
+        request = urllib.request.Request(url, data=body, method=method, headers={"Content-Type": kind})
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return str(answer.headers.get("Location", ""))
+
+    def _config(self) -> dict[str, Any]:
+        return {
+            "version": "0.1",
+            "log": {"level": "warn", "accesslog": {"disabled": True}},
+            "storage": {"filesystem": {"rootdirectory": str(self.folder / "data")}},
+            "http": {"addr": ADDRESS},
+        }

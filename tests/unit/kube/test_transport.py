@@ -1,0 +1,90 @@
+"""Which request goes first, and which may not begin any more. Against a server that answers when it is told to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from controller.errors import ApiUnavailable
+from controller.kube.credentials import Credentials
+from controller.kube.resources import SERVICES
+from controller.kube.transport import Api
+
+
+class _NoLogin:
+    async def auth_settings(self) -> dict[str, Any]:
+        return {}
+
+
+class Server:
+    """Remembers what arrived; each answer waits until `go` is set."""
+
+    def __init__(self) -> None:
+        self.arrived: list[str] = []
+        self.go = asyncio.Event()
+        self._came = asyncio.Condition()
+
+    async def answer(self, request: web.Request) -> web.Response:
+        self.arrived.append(f"{request.method} {request.path.rpartition('/')[2]}")
+        async with self._came:
+            self._came.notify_all()
+        await self.go.wait()
+        return web.json_response({"metadata": {"name": "cart"}})
+
+    async def until(self, count: int) -> None:
+        async with self._came:
+            await self._came.wait_for(lambda: len(self.arrived) >= count)
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[tuple[Server, Api]]:
+    found = Server()
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", found.answer)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    host = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    async with Api(Credentials(host, True, None, None, _NoLogin())) as api:
+        yield found, api
+    found.go.set()
+    await runner.cleanup()
+
+
+async def test_usual_calls_wait_while_an_urgent_one_is_under_way(server: tuple[Server, Api]) -> None:
+    found, api = server
+    urgent = asyncio.create_task(api.json_patch(SERVICES, "town", "first", [], lane="urgent"))
+    await found.until(1)
+
+    usual = asyncio.create_task(api.get(SERVICES, "town", "second"))
+    another = asyncio.create_task(api.json_patch(SERVICES, "town", "third", [], lane="urgent"))
+    await found.until(2)
+    assert found.arrived == ["PATCH first", "PATCH third"]
+
+    found.go.set()
+    await asyncio.gather(urgent, usual, another)
+    assert found.arrived[2] == "GET second"
+
+
+async def test_a_write_does_not_begin_when_the_time_to_lead_is_over(server: tuple[Server, Api]) -> None:
+    found, api = server
+    found.go.set()
+    api.limit_writes(lambda: 0.0)
+
+    with pytest.raises(ApiUnavailable, match="is over"):
+        await api.json_patch(SERVICES, "town", "cart", [])
+
+    assert await api.get(SERVICES, "town", "cart")
+    assert found.arrived == ["GET cart"]
+
+
+async def test_a_write_lasts_no_longer_than_the_time_to_lead(server: tuple[Server, Api]) -> None:
+    _, api = server
+    api.limit_writes(lambda: 0.05)
+
+    with pytest.raises(ApiUnavailable, match="no answer in time"):
+        await api.json_patch(SERVICES, "town", "cart", [])
