@@ -104,6 +104,9 @@ def _is_good_enough(look: Look, world: World, now: datetime) -> bool:
             return not world.live.is_due(look.seen.ref.key, observed.status, now)
         case Do(action=SetWeight(percent=0.0)):
             return observed.status.phase in OUT
+        case Become(status=after) if after.phase is observed.status.phase:
+            # Still off traffic, and staying there: each retreat has a fence of its own, which an old route lacks.
+            return after.phase in OUT and not after.weight
         case Become(status=after):
             return after.phase in OUT and (observed.verdict.fail or observed.verdict.tripped)
     return False

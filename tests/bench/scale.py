@@ -23,6 +23,7 @@ from tests.cluster.objects import kubectl, state_dir
 SIZES = (1, 100, 1000)
 MEMORY = {1: 100.0, 100: math.inf, 1000: 200.0}
 REST = 60.0
+ACTIVE = 100
 EDITS = 30
 
 
@@ -96,7 +97,7 @@ async def _until_looked_at(size: int) -> float:
 
 async def _with_a_hundred_active(scene: Scene, fleet: Fleet) -> list[Row]:
     """A hundred of them roll out: what others wait for, what is asked, and all of the hundred failing at once."""
-    active, others = fleet.keys[:100], fleet.keys[100 : 100 + EDITS]
+    active, others = fleet.keys[:ACTIVE], fleet.keys[ACTIVE : ACTIVE + EDITS]
     await start_all(scene, active)
     say("    100 of them are in a rollout")
     process = leader()
