@@ -7,14 +7,16 @@ takes a tenth of what dictionaries take.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
 from controller.kube.informer import Grouped, Informer
 from controller.kube.resources import Resource, key_of
 
+T = TypeVar("T")
 Found = dict[str, Any]
 
 Part = msgspec.Raw | msgspec.UnsetType
@@ -71,13 +73,39 @@ def keep(
     return Kept(msgspec.json.encode(parts), group)
 
 
+class OwnWrites(Generic[T]):
+    """What the API server answered to our writes, until the watch has come that far.
+
+    Not for ever: where a store was restored from a backup, the watch never comes that far.
+    """
+
+    def __init__(self) -> None:
+        self._written: dict[str, tuple[int, float, T]] = {}
+
+    def note(self, key: str, version: str, value: T) -> None:
+        """`version` is the resource version of the answer."""
+        if version.isdigit():
+            self._written[key] = (int(version), _time() + TRUSTED, value)
+
+    def newer(self, key: str, than: int) -> T | None:
+        """Our write of this object, if the watch has come no further than `than`."""
+        known = self._written.get(key)
+        if known is None:
+            return None
+        version, until, value = known
+        if than < version and _time() < until:
+            return value
+        del self._written[key]
+        return None
+
+
 class Cache:
     """What the informers of some kinds know, by name and by group."""
 
     def __init__(self, informers: Mapping[Resource, Informer[Kept]]) -> None:
         self._informers = dict(informers)
         self._grouped = {each: Grouped(informer, lambda kept: kept.group) for each, informer in informers.items()}
-        self._written: dict[tuple[Resource, str], tuple[int, Found]] = {}
+        self._written: dict[Resource, OwnWrites[Found]] = {each: OwnWrites() for each in informers}
 
     def knows(self, resource: Resource) -> bool:
         """Whether this kind can be read here: else ask the API server."""
@@ -87,12 +115,9 @@ class Cache:
     def find(self, resource: Resource, namespace: str, name: str) -> Found | None:
         """The object as far as it is known; None when there is none."""
         informer, key = self._informers[resource], key_of(namespace, name)
-        own = self._written.get((resource, key))
+        own = self._written[resource].newer(key, informer.resource_version)
         if own is not None:
-            version, body = own
-            if informer.resource_version < version:
-                return body
-            del self._written[resource, key]
+            return own
         kept = informer.by_key(key)
         return None if kept is None else kept.read()
 
@@ -102,6 +127,10 @@ class Cache:
 
     def wrote(self, resource: Resource, namespace: str, name: str, body: Found) -> None:
         """What the API server answered to a write of ours: true until the watch has come that far."""
-        version = str((body.get("metadata") or {}).get("resourceVersion", ""))
-        if resource in self._informers and version.isdigit():
-            self._written[resource, key_of(namespace, name)] = (int(version), body)
+        if resource in self._written:
+            version = str((body.get("metadata") or {}).get("resourceVersion", ""))
+            self._written[resource].note(key_of(namespace, name), version, body)
+
+
+def _time() -> float:
+    return asyncio.get_running_loop().time()

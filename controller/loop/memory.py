@@ -15,6 +15,7 @@ import structlog
 from pydantic import ValidationError
 
 from controller.errors import AlreadyExists, Conflict, NotFound, Refused
+from controller.kube.cache import OwnWrites
 from controller.kube.events import EventRecorder
 from controller.kube.informer import Grouped, Informer
 from controller.kube.objects import Object, Reference
@@ -96,8 +97,7 @@ class KubeMemory:
         self._decisions = decisions
         self._events = events
         self._stored: dict[tuple[str, str], RecordSeen] = {}
-        self._written: dict[str, CanaryObject] = {}
-        """our last write of each, until the watch has come that far"""
+        self._written: OwnWrites[CanaryObject] = OwnWrites()
         self._specs: dict[str, tuple[tuple[str, int], tuple[CanarySpec | None, tuple[str, ...]]]] = {}
         self._on_target: Grouped[CanaryObject] = Grouped(canaries, _target_of)
         self._said: Grouped[DecisionObject] = Grouped(
@@ -134,11 +134,9 @@ class KubeMemory:
 
     def _known(self, key: str) -> CanaryObject | None:
         """From the watch, or what we wrote ourselves where the watch has not come that far."""
-        own = self._written.get(key)
+        own = self._written.newer(key, self._canaries.resource_version)
         if own is not None:
-            if self._canaries.resource_version < int(own.metadata.resource_version or 0):
-                return own
-            del self._written[key]
+            return own
         return self._canaries.by_key(key)
 
     def _spec(self, key: str, found: CanaryObject) -> tuple[CanarySpec | None, tuple[str, ...]]:
@@ -159,7 +157,7 @@ class KubeMemory:
         written = await self._api.json_patch(
             CANARIES, ref.namespace, ref.name, ops, subresource="status", type=CanaryObject, lane=lane
         )
-        self._written[ref.key] = written
+        self._written.note(ref.key, written.metadata.resource_version, written)
 
     async def set_finalizer(self, seen: CanarySeen, present: bool) -> None:
         body = {"metadata": {"resourceVersion": seen.resource_version}}

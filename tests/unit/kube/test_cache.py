@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from controller.kube.cache import TRUSTED, Cache, Kept, Whole, keep
+from controller.kube.cache import TRUSTED, Cache, Kept, OwnWrites, Whole, keep
 from controller.kube.informer import Informer
 from controller.kube.resources import SERVICES
 from tests.unit.kube.test_informer import Scripted
@@ -105,3 +105,12 @@ async def test_a_watch_that_has_gone_silent_is_not_read_any_more() -> None:
         await asyncio.sleep(TRUSTED + 1)
 
         assert not cache.knows(SERVICES)
+
+
+async def test_a_write_that_the_watch_never_reaches_is_not_believed_for_ever() -> None:
+    written: OwnWrites[str] = OwnWrites()
+    written.note("town/cart", "900", "before the store was restored")
+
+    assert written.newer("town/cart", than=12) is not None
+    await asyncio.sleep(TRUSTED + 1)
+    assert written.newer("town/cart", than=12) is None

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from controller.errors import ApiUnavailable, Gone
-from controller.kube.informer import Informer
+from controller.kube.informer import Grouped, Informer, Timing
 from controller.kube.objects import Object
 from controller.kube.resources import PODS
 from controller.kube.transport import Page, WatchEvent
@@ -137,3 +137,34 @@ async def test_an_object_that_becomes_unreadable_is_told_as_gone_and_named() -> 
         assert informer.by_key("shop/a") is None
         assert [each.metadata.name for each in informer] == ["b"]
         assert api.deleted == ["shop/a"]
+
+
+async def test_what_a_watch_swallowed_is_found_by_the_list_that_comes_now_and_then() -> None:
+    swallowed = (20, [pod("a", 9), pod("b", 15)])
+    ends: tuple[Any, ...] = (ApiUnavailable("the stream ended"),) * 400
+    api = Scripted((10, [pod("a", 9)]), swallowed, events=ends)
+
+    async with running(api) as informer:
+        assert informer.by_key("shop/b") is None
+        await asyncio.sleep(Timing().relist)
+        assert informer.by_key("shop/b") is not None
+        assert len(api.listed_at) == 2
+
+
+async def test_objects_are_found_by_a_property_and_leave_it_with_it() -> None:
+    def labelled(name: str, version: int, app: str) -> dict[str, Any]:
+        body = pod(name, version)
+        body["metadata"]["labels"] = {"app": app}
+        return body
+
+    changes = (("MODIFIED", labelled("a", 12, "shop")), ("DELETED", labelled("b", 13, "cart")))
+    api = Scripted((10, [labelled("a", 1, "cart"), labelled("b", 1, "cart"), labelled("c", 1, "shop")]), events=changes)
+    informer: Informer[Object] = Informer(api, PODS, Object)  # type: ignore[arg-type]
+    by_app = Grouped(informer, lambda one: one.metadata.labels["app"])
+
+    task = asyncio.create_task(informer.run())
+    await asyncio.sleep(1)
+
+    assert {one.metadata.name for one in by_app.of("shop")} == {"a", "c"}
+    assert by_app.of("cart") == ()
+    task.cancel()
