@@ -11,14 +11,14 @@ ARG BASE
 RUN case "$BASE" in *@sha256:*) ;; *) echo "give the base by digest: --build-arg BASE=$BASE@sha256:..." >&2; exit 1 ;; esac
 WORKDIR /src
 COPY requirements.lock pyproject.toml README.md LICENSE ./
-COPY release/lock.py release/lock.py
-RUN python release/lock.py build > build.lock && python release/lock.py runtime > runtime.lock
+COPY .ci/release_lock.py .ci/release_lock.py
+RUN python .ci/release_lock.py build > build.lock && python .ci/release_lock.py runtime > runtime.lock
 RUN python -m venv /opt/build && /opt/build/bin/pip install --no-cache-dir --require-hashes -r build.lock
 RUN python -m venv /opt/serin && /opt/serin/bin/pip install --no-cache-dir --require-hashes -r runtime.lock
 COPY controller controller
 RUN /opt/build/bin/hatchling build -t wheel -d dist
 RUN /opt/serin/bin/pip install --no-cache-dir --no-index --no-deps dist/*.whl
-RUN python release/lock.py sbom > /opt/serin/sbom.cdx.json
+RUN python .ci/release_lock.py sbom > /opt/serin/sbom.cdx.json
 # The image installs nothing any more.
 RUN /opt/serin/bin/pip uninstall --yes setuptools pip
 

@@ -89,8 +89,8 @@ manifests: $(READY) ## write manifests/crd from the models, the chart's copies o
 
 release: $(READY) ## the wheel, the plugin for krew and the bill of materials, in dist/
 	@$(VENV)/bin/hatchling build -t wheel -d dist
-	@$(PYTHON) release/plugin.py dist
-	@$(PYTHON) release/lock.py sbom > dist/sbom.cdx.json
+	@$(PYTHON) .ci/release_plugin.py dist
+	@$(PYTHON) .ci/release_lock.py sbom > dist/sbom.cdx.json
 
 lock: $(READY) ## resolve pyproject.toml anew into requirements.lock
 	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(VENV)/bin/uv pip compile --quiet --universal --generate-hashes --group dev --group build --extra otel --extra sigstore pyproject.toml -o requirements.lock

@@ -80,7 +80,7 @@ def test_nothing_is_installed_without_a_hash_or_from_elsewhere() -> None:
 def test_only_what_the_image_is_made_of_goes_into_the_build() -> None:
     names = {path.relative_to(ROOT).parts[0] for path in let_through(ROOT)}
 
-    assert names == {"controller", "release", "requirements.lock", "pyproject.toml", "README.md", "LICENSE"}
+    assert names == {"controller", ".ci", "requirements.lock", "pyproject.toml", "README.md", "LICENSE"}
 
 
 def test_a_hash_that_does_not_fit_stops_the_build(tmp_path: Path) -> None:

@@ -23,10 +23,10 @@ def run(*command: str | Path, cwd: Path = Path("/")) -> subprocess.CompletedProc
 
 @pytest.fixture(scope="module")
 def krew(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that `release/plugin.py` writes, its archive unpacked beside."""
+    """The folder that `.ci/release_plugin.py` writes, its archive unpacked beside."""
     made = tmp_path_factory.mktemp("krew")
     done = subprocess.run(
-        [sys.executable, ROOT / "release" / "plugin.py", made, "https://example/canary.tar.gz"], check=False
+        [sys.executable, ROOT / ".ci" / "release_plugin.py", made, "https://example/canary.tar.gz"], check=False
     )
     assert done.returncode == 0
     with tarfile.open(made / "kubectl-canary.tar.gz") as archive:
@@ -72,7 +72,7 @@ def test_the_manifest_names_the_archive_by_its_hash(krew: Path) -> None:
 
 
 def test_the_same_sources_make_the_same_archive(krew: Path, tmp_path: Path) -> None:
-    subprocess.run([sys.executable, ROOT / "release" / "plugin.py", tmp_path], check=True)
+    subprocess.run([sys.executable, ROOT / ".ci" / "release_plugin.py", tmp_path], check=True)
 
     assert (tmp_path / "kubectl-canary.tar.gz").read_bytes() == (krew / "kubectl-canary.tar.gz").read_bytes()
 

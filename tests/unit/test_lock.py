@@ -1,4 +1,4 @@
-"""What release/lock.py takes out of requirements.lock: for the image, for the wheel, and for the bill of materials."""
+"""What .ci/release_lock.py takes out of requirements.lock: for the image, for the wheel, and for the bill of materials."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from release.lock import ROOTS, needed, parse_lock, render_requirements, render_sbom
+from release_lock import ROOTS, needed, parse_lock, render_requirements, render_sbom
 
 ROOT = Path(__file__).parents[2]
 LOCK = (ROOT / "requirements.lock").read_text()

@@ -1,6 +1,6 @@
 """The plugin for krew: `kubectl-canary` as one file that any Python from 3.11 on runs, and the manifest that names it.
 
-    python release/plugin.py DIST [URL]      writes DIST/kubectl-canary.tar.gz and DIST/canary.yaml
+    python .ci/release_plugin.py DIST [URL]      writes DIST/kubectl-canary.tar.gz and DIST/canary.yaml
 
 URL is where the archive will be found; krew checks it against the hash in the manifest. The file holds what is pure
 Python: a command that needs more, such as `kubectl canary check`, says so and how to have it (`pipx install serin`).
