@@ -19,7 +19,7 @@ COPY controller controller
 RUN /opt/build/bin/hatchling build -t wheel -d dist
 RUN /opt/serin/bin/pip install --no-cache-dir --no-index --no-deps dist/*.whl
 RUN python .ci/release_lock.py sbom > /opt/serin/sbom.cdx.json
-# The image installs nothing any more.
+# The image installs nothing any more (environments of Python 3.11 come with setuptools too).
 RUN /opt/serin/bin/pip uninstall --yes setuptools pip
 
 FROM ${BASE}

@@ -3,7 +3,7 @@
 The lock is one file for every purpose, and its comments say for whose sake each package is in it. Standard library
 only: the image's first stage runs this before anything is installed.
 
-    python .ci/release_lock.py runtime     the packages of the image, with their hashes, for `pip install --require-hashes`
+    python .ci/release_lock.py runtime     the image's packages with their hashes, for `pip install --require-hashes`
     python .ci/release_lock.py build       what makes the wheel
     python .ci/release_lock.py sbom        CycloneDX 1.6 of the image's packages
 """

@@ -1,4 +1,4 @@
-"""What .ci/release_lock.py takes out of requirements.lock: for the image, for the wheel, and for the bill of materials."""
+"""What .ci/release_lock.py takes out of requirements.lock: for the image, the wheel and the bill of materials."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-
 from release_lock import ROOTS, needed, parse_lock, render_requirements, render_sbom
 
 ROOT = Path(__file__).parents[2]
