@@ -51,6 +51,9 @@ class Cluster(Protocol):
     def create(self, path: str, body: Object) -> Object:
         """The object as it was stored. Raises: Denied, Failure with the server's reason."""
 
+    def dry_run(self, body: Object) -> Object:
+        """The object as the API server would store it. Raises: Denied, Failure with the server's reason."""
+
     def patch(self, kind: str, namespace: str, name: str, ops: list[Object]) -> None:
         """Apply a JSON patch. Raises: Stale when one of its tests fails, Missing, Denied, Failure."""
 
@@ -89,6 +92,16 @@ class Kubectl:
 
     def create(self, path: str, body: Object) -> Object:
         return self._finish(self._start("create", "--raw", path, "-f", "-", stdin=True), body)
+
+    def dry_run(self, body: Object) -> Object:
+        words = (
+            "apply",
+            "--server-side",
+            "--dry-run=server",
+            "--force-conflicts",
+            "--field-manager=kubectl-canary-plan",
+        )
+        return self._finish(self._start(*words, "-f", "-", "-o", "json", stdin=True), body)
 
     def patch(self, kind: str, namespace: str, name: str, ops: list[Object]) -> None:
         words = ("patch", kind, name, "-n", namespace, "--type=json", "--patch-file=/dev/stdin")

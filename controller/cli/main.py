@@ -59,6 +59,11 @@ examples:
   kubectl canary records export > records.jsonl      JSON lines, for keeping
   kubectl canary records verify --file records.jsonl   with those that were exported and deleted since
 """
+PLAN_AFTER = """\
+exit codes:
+  0  it would go out by this plan
+  1  it would be refused, or the plan could not be made
+"""
 DECISIONS = {
     "approve": (
         "open the gate out of one step",
@@ -201,6 +206,59 @@ def build_parser() -> argparse.ArgumentParser:
             )
         else:
             decision.set_defaults(step=None)
+
+    plan = add(
+        "plan",
+        "what would come of a change, before it is applied",
+        "What the change touches, by which steps and rules it would go out, who has to agree first, which freezes\n"
+        "stand in its way. Without -f: of what is held or under way now. Nothing is changed: the API server is asked\n"
+        "with a dry run what it would store.",
+        "plan:run",
+        PLAN_AFTER,
+    )
+    plan.add_argument("name", nargs="?", default="", help="name of the Canary (default: the one the file is about)")
+    plan.add_argument(
+        "-f", "--file", default="", help="a file with the Deployment as it would be; - for standard input"
+    )
+    plan.add_argument(
+        "--suppose",
+        choices=["human", "automation", "mixed", "ai"],
+        default="",
+        help="the plan as if a signed statement named this origin",
+    )
+    plan.add_argument(
+        "--rate", type=float, default=0.0, metavar="N", help="requests a second: what could the judge see?"
+    )
+    plan.add_argument("-o", "--output", choices=["json", "yaml"], default="", help="for programs; names are stable")
+
+    freeze = add(
+        "freeze",
+        "the kill switch: stop releases now",
+        "Engages a Freeze without an end, for the whole cluster or with -n for one namespace. It holds or rolls back\n"
+        "every rollout it selects within two seconds, and stays until two owners thaw it.",
+        "freeze:run_freeze",
+    )
+    freeze.add_argument("name", nargs="?", default="", help="name of the Freeze (default: stop-...)")
+    freeze.add_argument("--reason", required=True, metavar="TEXT", help="why; every rollout it stops says so")
+    freeze.add_argument(
+        "--on-start",
+        choices=["Hold", "RollBack", "Finish"],
+        default="Hold",
+        help="what becomes of rollouts under way (default: Hold)",
+    )
+    freeze.add_argument(
+        "--origin", choices=["automation", "mixed", "ai"], default="", help="only changes of this origin or a worse one"
+    )
+    freeze.add_argument("--tool", action="append", default=[], metavar="NAME", help="only changes by this tool; repeat")
+
+    thaw = add(
+        "thaw",
+        "say that a Freeze may go; it takes two owners",
+        "Writes your word, a Decision, about one Freeze. The controller takes it off once two owners have said so.",
+        "freeze:run_thaw",
+    )
+    thaw.add_argument("name", help="name of the Freeze")
+    thaw.add_argument("--reason", required=True, metavar="TEXT", help="why it may go")
 
     detach = add(
         "detach",

@@ -112,6 +112,9 @@ def deployment(name: str, image: str, **spec: Any) -> Object:
     }
 
 
+LISTS = frozenset({"services", "pods", "canaries", "releaserecords", "decisions", "releasepolicies", "freezes"})
+
+
 @dataclass
 class MemoryCluster:
     """Objects by path; patches are JSON patches with their tests, as the API server applies them."""
@@ -125,7 +128,7 @@ class MemoryCluster:
         plain = path.partition("?")[0]
         if plain in self.objects:
             return copy.deepcopy(self.objects[plain])
-        if plain.rsplit("/", 1)[-1] in {"services", "pods", "canaries", "releaserecords", "decisions"}:
+        if plain.rsplit("/", 1)[-1] in LISTS:
             found = [one for key, one in self.objects.items() if key.rpartition("/")[0] == plain]
             return {"items": copy.deepcopy(found)}
         raise Missing(f'"{plain}" not found')
@@ -141,9 +144,13 @@ class MemoryCluster:
 
     def create(self, path: str, body: Object) -> Object:
         stored = copy.deepcopy(body)
-        stored["metadata"] |= {"name": body["metadata"]["generateName"] + "x7k2p", "uid": "u-said"}
+        name = body["metadata"].get("name") or body["metadata"]["generateName"] + "x7k2p"
+        stored["metadata"] |= {"name": name, "uid": "u-said"}
         self.created.append(stored)
         return stored
+
+    def dry_run(self, body: Object) -> Object:
+        return copy.deepcopy(body)
 
     def patch(self, kind: str, namespace: str, name: str, ops: list[Object]) -> None:
         api = {

@@ -1,0 +1,160 @@
+"""What would come of a change, told by the same functions that the controller decides with."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from controller.cli import plan
+from controller.cli.kubectl import Denied, Failure
+from controller.cli.screen import Screen
+from controller.model.status import Attempt, Phase, Stable, Status, render_status
+from controller.workloads.parse import plain_template, template_hash
+from tests.builders import NOON, ruling, spec
+from tests.unit.cli.scenes import MemoryCluster
+
+API = "/apis/serin.dev/v1alpha1"
+OLD = {"metadata": {"labels": {"app": "shop"}}, "spec": {"containers": [{"name": "app", "image": "shop@sha256:1"}]}}
+NEW = {
+    "metadata": {"labels": {"app": "shop"}},
+    "spec": {"serviceAccountName": "admin", "containers": [{"name": "app", "image": "shop@sha256:2"}]},
+}
+STRICT = {
+    "metadata": {"name": "ai-strict", "generation": 3},
+    "spec": {
+        "rules": [
+            {"name": "small", "when": {"origin": "mixed"}, "maxFirstWeight": 1},
+            {"name": "people", "when": {"classes": ["auth"]}, "approvals": {"count": 2, "groups": ["sre"]}},
+        ]
+    },
+}
+
+
+def canary(**status: Any) -> dict[str, Any]:
+    usual = {"phase": Phase.IDLE, "stable": Stable("uid-1", "h1", "old", plain_template(OLD), ("shop@sha256:1",))}
+    return {
+        "metadata": {"name": "checkout", "namespace": "shop"},
+        "spec": spec().model_dump(mode="json", by_alias=True, exclude_none=True),
+        "status": render_status(Status(**usual | status)),
+    }
+
+
+def deployment(template: dict[str, Any]) -> dict[str, Any]:
+    meta = {"name": "checkout", "namespace": "shop"}
+    return {"kind": "Deployment", "metadata": meta, "spec": {"replicas": 4, "template": template}}
+
+
+def cluster(*policies: dict[str, Any], **objects: Any) -> MemoryCluster:
+    stored = {
+        f"{API}/namespaces/shop/canaries/checkout": canary(),
+        "/apis/apps/v1/namespaces/shop/deployments/checkout": deployment(NEW),
+    }
+    stored |= {f"{API}/releasepolicies/{one['metadata']['name']}": one for one in policies}
+    return MemoryCluster(stored | objects)
+
+
+def options(**changes: Any) -> argparse.Namespace:
+    usual = {"name": "", "namespace": "shop", "file": "", "suppose": "", "rate": 0.0, "output": ""}
+    return argparse.Namespace(**usual | changes)
+
+
+@pytest.fixture
+def new_yaml(tmp_path: Path) -> str:
+    path = tmp_path / "new.yaml"
+    path.write_text(yaml.safe_dump(deployment(NEW)))
+    return str(path)
+
+
+def test_a_plan_tells_what_changes_by_which_rule_and_who_is_asked(
+    capsys: pytest.CaptureFixture[str], new_yaml: str
+) -> None:
+    assert plan.run(options(file=new_yaml), cluster(STRICT), Screen()) == 0
+
+    told = capsys.readouterr().out
+    assert "image shop@sha256:2 (new)" in told
+    assert "touches auth: template.spec.serviceAccountName" in told
+    assert "steps[0].weight 10% -> 1% by ai-strict/small" in told
+    assert "3 people of sre before the first request, by ai-strict/people" in told
+    assert "origin unknown, trust T0" in told
+    assert "rolls its 4 pods" in told
+    assert "plan digest sha256:" in told
+
+
+def test_supposing_a_signed_statement_shows_what_it_would_be_worth(
+    capsys: pytest.CaptureFixture[str], new_yaml: str
+) -> None:
+    plan.run(options(file=new_yaml, suppose="human", output="json"), cluster(STRICT), Screen())
+
+    told = json.loads(capsys.readouterr().out)
+    assert ([step["weight"] for step in told["steps"]], told["origin"]) == ([10, 50], "human")
+
+
+def test_what_would_be_refused_ends_with_another_code(capsys: pytest.CaptureFixture[str], new_yaml: str) -> None:
+    never = {"metadata": {"name": "never"}, "spec": {"rules": [{"name": "no", "refuse": True}]}}
+
+    assert plan.run(options(file=new_yaml), cluster(never), Screen()) == 1
+
+    assert "REFUSED PolicyRefused never/no" in capsys.readouterr().out
+
+
+def test_of_an_attempt_under_way_the_plan_is_the_one_it_began_with(capsys: pytest.CaptureFixture[str]) -> None:
+    ruled = ruling()
+    attempt = Attempt("a-1", template_hash(NEW), NOON, ruled.plan, plan_digest="sha256:begun", images=("shop:2",))
+    running = canary(phase=Phase.PROGRESSING, attempt=attempt)
+
+    plan.run(
+        options(name="checkout"), cluster(STRICT, **{f"{API}/namespaces/shop/canaries/checkout": running}), Screen()
+    )
+
+    told = capsys.readouterr().out
+    assert "Plan for attempt a-1 of Canary shop/checkout" in told
+    assert "plan digest sha256:begun" in told
+
+
+def test_freezes_in_force_and_ahead_are_told_and_one_that_cannot_be_read_is_in_force(
+    capsys: pytest.CaptureFixture[str], new_yaml: str
+) -> None:
+    nightly = {"reason": "night", "schedule": "0 2 * * *", "duration": "1h", "timeZone": "UTC"}
+    stored = {
+        f"{API}/freezes/nightly": {"metadata": {"name": "nightly", "uid": "u1"}, "spec": nightly},
+        f"{API}/freezes/odd": {"metadata": {"name": "odd", "uid": "u2"}, "spec": {"reason": ""}},
+    }
+
+    plan.run(options(file=new_yaml), cluster(**stored), Screen())
+
+    told = capsys.readouterr().out
+    assert "freeze ahead: nightly from" in told
+    assert "frozen now: Freeze odd cannot be read, so it holds" in told
+
+
+def test_who_may_not_read_the_policies_is_told_that_the_plan_may_be_laxer(
+    capsys: pytest.CaptureFixture[str], new_yaml: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = cluster(STRICT)
+    monkeypatch.setattr(here, "read_all", lambda *paths: [Denied("forbidden")] * len(paths))
+
+    plan.run(options(file=new_yaml), here, Screen())
+
+    assert "releasepolicies cannot be read by you" in capsys.readouterr().out
+
+
+def test_with_the_traffic_named_it_says_what_the_judge_could_see(
+    capsys: pytest.CaptureFixture[str], new_yaml: str
+) -> None:
+    plan.run(options(file=new_yaml, rate=200.0), cluster(STRICT), Screen())
+
+    assert "at 200 requests a second: step 1 sees" in capsys.readouterr().out
+
+
+def test_a_deployment_that_nothing_holds_is_said_to_roll_at_once(tmp_path: Path) -> None:
+    other = deployment(NEW) | {"metadata": {"name": "other", "namespace": "shop"}}
+    path = tmp_path / "other.yaml"
+    path.write_text(yaml.safe_dump(other))
+
+    with pytest.raises(Failure, match="it would roll at once"):
+        plan.run(options(file=str(path)), cluster(), Screen())
