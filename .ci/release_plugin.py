@@ -40,7 +40,8 @@ sys.exit(main())
 def sources() -> dict[str, bytes]:
     """Every file of the program, by its name in it."""
     found: dict[str, bytes] = {"__main__.py": MAIN.encode(), "LICENSE": (ROOT / "LICENSE").read_bytes()}
-    found |= {str(path.relative_to(ROOT)): path.read_bytes() for path in sorted((ROOT / OURS).rglob("*.py"))}
+    ours = sorted(path for path in (ROOT / OURS).rglob("*") if path.suffix in (".py", ".toml"))
+    found |= {str(path.relative_to(ROOT)): path.read_bytes() for path in ours}
     for name in PURE:
         for file in distribution(name).files or ():
             if file.parts[0] in ("..", "__pycache__") or file.suffix == ".pyc" or file.name in ("RECORD", "INSTALLER"):

@@ -8,14 +8,22 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 import time
 import urllib.request
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from controller.attestations.images import EMPTY, MANIFEST, digest_of
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from controller.attestations.images import EMPTY, MANIFEST, digest_of, fallback_tag, parse_image
 from tests.cluster import tools
+from tests.cluster.conftest import RunningCluster
+from tests.cluster.podrunner import CHECKOUT
 
 ADDRESS = "127.0.0.1:5000"
 HOST = "localhost:5000"
@@ -71,10 +79,11 @@ class RunningRegistry:
         self.put(repository, tag, manifest, MANIFEST)
         return f"{HOST}/{repository}:{tag}@{digest_of(manifest)}"
 
-    def copy(self, repository: str, tag: str, other: str) -> None:
-        """What one tag names under another tag as well, as whoever may push can."""
-        with urllib.request.urlopen(f"http://{ADDRESS}/v2/{repository}/manifests/{tag}", timeout=10) as answer:
-            self.put(repository, other, answer.read(), answer.headers["Content-Type"])
+    def copy_statements(self, repository: str, image: str, other: str) -> None:
+        """Attach what is attached to one image to another as well, as whoever may push can."""
+        tags = [fallback_tag(parse_image(one).digest) for one in (image, other)]
+        with urllib.request.urlopen(f"http://{ADDRESS}/v2/{repository}/manifests/{tags[0]}", timeout=10) as answer:
+            self.put(repository, tags[1], answer.read(), answer.headers["Content-Type"])
 
     def put(self, repository: str, tag: str, manifest: bytes, kind: str) -> None:
         """Any manifest under any tag."""
@@ -98,3 +107,44 @@ class RunningRegistry:
             "storage": {"filesystem": {"rootdirectory": str(self.folder / "data")}},
             "http": {"addr": ADDRESS},
         }
+
+
+class Build:
+    """What CI has: a clone, a key, and the plugin."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        key = ec.generate_private_key(ec.SECP256R1())
+        form = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        (folder / "key.pem").write_bytes(key.private_bytes(serialization.Encoding.PEM, *form))
+        public = key.public_key().public_bytes(
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+        self.public_key = public.decode()
+        self.git("init", "-q", "-b", "main")
+
+    def git(self, *words: str) -> None:
+        who = ["-c", "user.name=Ann", "-c", "user.email=ann@example.com"]
+        subprocess.run(["git", "-C", str(self.folder), *who, *words], check=True, capture_output=True)
+
+    def commit(self, message: str) -> None:
+        self.git("commit", "-q", "--allow-empty", "-m", message)
+
+    def attest(self, image: str, *more: str) -> subprocess.CompletedProcess[str]:
+        words = ["attest", image, "--key", str(self.folder / "key.pem"), "--repo", str(self.folder), "--plain-http"]
+        command = [sys.executable, "-m", "controller.cli.main", *words, *more]
+        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=CHECKOUT, timeout=60)
+
+
+@pytest.fixture(scope="module")
+def registry(cluster: RunningCluster) -> Iterator[RunningRegistry]:
+    """One registry for the tests of a file."""
+    made = RunningRegistry(cluster.state / "registry")
+    made.start()
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def build(tmp_path: Path) -> Build:
+    return Build(tmp_path)

@@ -44,6 +44,7 @@ def serin(cluster: RunningCluster) -> None:
     command = [
         *("helm", "install", "serin", str(CHECKOUT / "charts" / "serin"), "-n", SYSTEM, "--create-namespace"),
         *("--set", f"metrics.url={cluster.prometheus}", "--set", "metrics.scrapeInterval=1s"),
+        *("--set", "attestations.insecureRegistries={localhost:5000}"),
         *("--wait", "--timeout", "90s"),
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

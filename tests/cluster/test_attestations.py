@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
-from controller.attestations.images import fallback_tag, parse_image
+from controller.attestations.images import parse_image
 from controller.attestations.provenance import KEPT_FAILURE, KEPT_FOUND, ImageEvidence
 from controller.attestations.registry import Allowed, Registry
 from controller.attestations.stored import LABEL, Stored
@@ -22,53 +18,17 @@ from controller.kube.transport import Api
 from controller.model.evidence import Evidence, Origin, Trust
 from controller.model.policy import Signer
 from controller.ports import Ref
-from tests.cluster.conftest import RunningCluster
 from tests.cluster.objects import apply, eventually, kubectl
-from tests.cluster.podrunner import CHECKOUT
-from tests.cluster.registry import HOST, RunningRegistry
+from tests.cluster.registry import HOST, Build, RunningRegistry, build, registry
 from tests.cluster.serin import SYSTEM
+
+__all__ = ["build", "registry"]
 
 REF = Ref("shop", "shop", "1")
 
 
-@pytest.fixture(scope="module")
-def registry(cluster: RunningCluster) -> Iterator[RunningRegistry]:
-    made = RunningRegistry(cluster.state / "registry")
-    made.start()
-    yield made
-    made.stop()
-
-
-class Build:
-    """What CI has: a clone, a key, and the plugin."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        key = ec.generate_private_key(ec.SECP256R1())
-        form = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        (folder / "key.pem").write_bytes(key.private_bytes(serialization.Encoding.PEM, *form))
-        public = key.public_key().public_bytes(
-            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-        )
-        self.signer = Signer(name="ci", public_key=public.decode())
-        self.git("init", "-q", "-b", "main")
-
-    def git(self, *words: str) -> None:
-        who = ["-c", "user.name=Ann", "-c", "user.email=ann@example.com"]
-        subprocess.run(["git", "-C", str(self.folder), *who, *words], check=True, capture_output=True)
-
-    def commit(self, message: str) -> None:
-        self.git("commit", "-q", "--allow-empty", "-m", message)
-
-    def attest(self, image: str, *more: str) -> subprocess.CompletedProcess[str]:
-        words = ["attest", image, "--key", str(self.folder / "key.pem"), "--repo", str(self.folder), "--plain-http"]
-        command = [sys.executable, "-m", "controller.cli.main", *words, *more]
-        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=CHECKOUT, timeout=60)
-
-
-@pytest.fixture
-def build(tmp_path: Path) -> Build:
-    return Build(tmp_path)
+def signer_of(build: Build) -> Signer:
+    return Signer(name="ci", public_key=build.public_key)
 
 
 class Seen:
@@ -105,14 +65,14 @@ async def test_what_a_build_attests_is_proof_for_that_digest_and_for_no_other(
     build.commit("pay: retry\n\nCo-authored-by: Claude Opus 4.6 <noreply@anthropic.com>")
     said = build.attest(image, "--accountable", "mailto:owner@example.com", "--prompter", "bo", "--reversible", "yes")
 
-    found = await seen.of(image, build.signer)
+    found = await seen.of(image, signer_of(build))
 
     assert said.returncode == 0, said.stderr
     assert (found.origin, found.trust, found.problems) == (Origin.AI, Trust.T3, ())
     assert [(tool.name, tool.model) for tool in found.tools] == [("claude-code", "Claude Opus 4.6")]
     assert {(one.id, one.role) for one in found.authors} == {("mailto:ann@example.com", "author"), ("bo", "prompter")}
     assert (found.accountable, found.reversible) == ("mailto:owner@example.com", True)
-    assert (await seen.of(other, build.signer)).trust is Trust.T0
+    assert (await seen.of(other, signer_of(build))).trust is Trust.T0
 
 
 async def test_a_person_is_believed_from_a_signature_only_and_by_digest_only(
@@ -123,9 +83,9 @@ async def test_a_person_is_believed_from_a_signature_only_and_by_digest_only(
     build.commit("typo")
     assert build.attest(image, "--origin", "human").returncode == 0
 
-    by_digest = await seen.of(image, build.signer)
-    by_tag = await seen.of(image.partition("@")[0], build.signer)
-    by_stranger = await seen.of(image, Build(tmp_path / "stranger").signer)
+    by_digest = await seen.of(image, signer_of(build))
+    by_tag = await seen.of(image.partition("@")[0], signer_of(build))
+    by_stranger = await seen.of(image, signer_of(Build(tmp_path / "stranger")))
 
     assert (by_digest.origin, by_digest.trust) == (Origin.HUMAN, Trust.T3)
     assert (by_tag.origin, by_tag.trust) == (Origin.UNKNOWN, Trust.T2)
@@ -140,10 +100,9 @@ async def test_a_statement_that_is_replayed_for_another_image_is_refused_by_name
     good, evil = registry.push("replay", "good"), registry.push("replay", "evil")
     build.commit("typo")
     assert build.attest(good, "--origin", "human").returncode == 0
-    of_good, of_evil = (fallback_tag(parse_image(one).digest) for one in (good, evil))
-    registry.copy("replay", of_good, of_evil)
+    registry.copy_statements("replay", good, evil)
 
-    found = await seen.of(evil, build.signer)
+    found = await seen.of(evil, signer_of(build))
 
     assert (found.origin, found.trust) == (Origin.UNKNOWN, Trust.T0)
     assert "not about" in found.problems[0]
@@ -157,7 +116,7 @@ async def test_a_second_statement_joins_the_first_and_the_worse_counts(
     assert build.attest(image, "--origin", "human").returncode == 0
     assert build.attest(image, "--origin", "ai", "--tool", "cursor=gpt-5").returncode == 0
 
-    found = await seen.of(image, build.signer)
+    found = await seen.of(image, signer_of(build))
 
     assert (found.origin, found.trust) == (Origin.AI, Trust.T3)
     assert len(found.predicates) == 2
@@ -170,20 +129,20 @@ async def test_a_registry_that_is_down_holds_and_what_was_proven_before_stays(
     build.commit("typo")
     for image in (known, unknown):
         assert build.attest(image, "--origin", "human").returncode == 0
-    assert (await seen.of(known, build.signer)).trust is Trust.T3
+    assert (await seen.of(known, signer_of(build))).trust is Trust.T3
     registry.stop()
     try:
         for _ in range(6):
             seen.later(KEPT_FOUND)
-            assert (await seen.of(known, build.signer)).origin is Origin.HUMAN
-            down = await seen.of(unknown, build.signer)
+            assert (await seen.of(known, signer_of(build))).origin is Origin.HUMAN
+            down = await seen.of(unknown, signer_of(build))
             assert (down.origin, down.trust) == (Origin.UNKNOWN, Trust.T0)
             assert "did not answer" in down.unavailable
     finally:
         registry.start()
     seen.later(KEPT_FAILURE)
 
-    assert (await seen.of(unknown, build.signer)).trust is Trust.T3
+    assert (await seen.of(unknown, signer_of(build))).trust is Trust.T3
 
 
 async def test_a_statement_in_a_config_map_of_serin_is_as_good(
@@ -204,7 +163,7 @@ async def test_a_statement_in_a_config_map_of_serin_is_as_good(
     apply([body])
     eventually(lambda: kubectl("get", "configmap", "attestations", "-n", SYSTEM))
 
-    assert (await seen.of(image, build.signer)).trust is Trust.T3
+    assert (await seen.of(image, signer_of(build))).trust is Trust.T3
 
 
 @pytest.mark.parametrize(

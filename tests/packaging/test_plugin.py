@@ -52,6 +52,19 @@ def test_commands_of_the_one_file_get_as_far_as_kubectl(krew: Path, command: str
     assert "/nowhere/kubectl" in said.stderr
 
 
+def test_the_one_file_tells_who_wrote_the_commits_of_a_clone(krew: Path, tmp_path: Path) -> None:
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=Ann", "-c", "user.email=ann@example.com"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    message = "x\n\nCo-authored-by: Claude <noreply@anthropic.com>"
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", message], check=True)
+
+    done = run(
+        sys.executable, "-I", "-S", krew / "unpacked" / "kubectl-canary", "origin", "--repo", tmp_path, "-o", "json"
+    )
+
+    assert '"origin": "ai"' in done.stdout, done.stderr
+
+
 def test_a_command_that_needs_more_says_how_to_have_it(krew: Path) -> None:
     said = run(sys.executable, "-I", "-S", krew / "unpacked" / "kubectl-canary", "check", "canary.yaml")
 
