@@ -40,14 +40,14 @@ def summarise(found: Iterable[Found], now: datetime) -> Evidence:
     proven = bool(images) and complete and all(_is_proven(one) for one in images)
     origins = [origin.origin for _, origin in said] + ([] if proven else [Origin.UNKNOWN])
     first = said[0][1] if said else None
-    owners = {origin.accountable.id for _, origin in said}
+    owners = [{origin.accountable.id for found, origin in said if found is one} - {""} for one in images]
     return Evidence(
         origin=worst_origin(origins),
         degree=furthest_degree(origin.said_degree for _, origin in said),
         trust=Trust.T3 if proven else Trust.T2 if said else Trust.T0,
         tools=tools[:MOST_TOOLS],
         authors=authors[:MOST_AUTHORS],
-        accountable=owners.pop() if proven and len(owners) == 1 else "",
+        accountable=min(owners[0]) if proven and all(owners) else "",
         reversible=_reversible([origin for _, origin in said]) if proven else None,
         human_modifications=first.human_modifications if first else "",
         repository=first.source.repository if first else "",

@@ -78,10 +78,14 @@ def test_what_was_not_believed_is_told_with_the_image_it_was_found_at() -> None:
     assert found.problems[0].startswith(f"{IMAGE}: statement sha256:111111111111 is not believed: signed by no key")
 
 
-def test_owners_who_differ_are_nobody_and_one_no_to_reversible_decides() -> None:
-    found = summarise([image(said(), said(accountable={"id": "x"}, reversible=False))], NOON)
+def test_every_image_needs_somebody_who_answers_for_it_and_one_no_to_reversible_decides() -> None:
+    nobody = said(accountable=None, reversible=False)
 
-    assert (found.accountable, found.reversible) == ("", False)
+    owned = summarise([image(said(), nobody)], NOON)
+    half = summarise([image(said()), image(nobody, digest=OTHER)], NOON)
+
+    assert (owned.accountable, owned.reversible) == ("mailto:owner@example.com", False)
+    assert half.accountable == ""
 
 
 STATEMENTS = st.lists(
