@@ -96,8 +96,8 @@ class Workload(Protocol):
     async def delete_canary(self, ref: Ref, spec: CanarySpec) -> None:
         """Delete canary Deployment and Service. Never called while a route still gives them weight."""
 
-    async def replace_pods(self, ref: Ref, spec: CanarySpec) -> None:
-        """Delete the canary's pods so that fresh ones start."""
+    async def replace_pods(self, ref: Ref, spec: CanarySpec, *, epoch: str) -> None:
+        """Fresh pods instead of all the canary has, on other nodes where there are; once for each `epoch`."""
 
     async def pause(self, ref: Ref, spec: CanarySpec, target: Target, *, epoch: str) -> None:
         """Stop a roll that was not held."""

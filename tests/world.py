@@ -82,6 +82,7 @@ class Fleet:
     template: str = ""
     replicas: int = 0
     age: float = 0.0
+    replaced: str = ""
 
     @property
     def ready(self) -> int:
@@ -478,7 +479,16 @@ class Hands:
 
     async def read_canary(self, ref: Ref, spec: CanarySpec, *, live: bool = True) -> CanaryPods:
         fleet = self.world.fleet
-        found = CanaryPods(True, fleet.attempt, fleet.replicas, fleet.ready, fleet.ready, youngest_age=fleet.age)
+        found = CanaryPods(
+            True,
+            fleet.attempt,
+            fleet.replicas,
+            fleet.ready,
+            fleet.ready,
+            youngest_age=fleet.age,
+            oldest_age=fleet.age,
+            replaced=fleet.replaced,
+        )
         return self._watched("pods", found if fleet.attempt else CanaryPods(), live)
 
     async def read_pins(
@@ -532,8 +542,15 @@ class Hands:
 
         world.write("delete canary", self.term, change)
 
-    async def replace_pods(self, ref: Ref, spec: CanarySpec) -> None:
-        self.world.write("replace pods", self.term, lambda: setattr(self.world.fleet, "age", 0.0))
+    async def replace_pods(self, ref: Ref, spec: CanarySpec, *, epoch: str) -> None:
+        world = self.world
+
+        def change() -> None:
+            if world.route.effective > 0:
+                raise OracleBroken("canary pods replaced while they have traffic")
+            world.fleet = replace(world.fleet, age=0.0, replaced=epoch)
+
+        world.write("replace pods", self.term, change)
 
     async def pause(self, ref: Ref, spec: CanarySpec, target: Target, *, epoch: str) -> None:
         self._on_target(target, "pause", paused=True)

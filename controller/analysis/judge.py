@@ -36,6 +36,8 @@ YOUNG_PACE, SEVERAL_PACE = 0.1, 0.05
 """Nats a second that fresh pods may say against the revision while they are young, or several: one may have a burst."""
 YOUNG = 60.0
 """Seconds of pod age below which a trip may be a cold start, so that the same pods get another chance."""
+LATENCY_NOISE = 15.0
+"""CV^2 seconds of the share of slow requests of one pod: steadier than its errors, which come in bursts."""
 MOST_NOISE = 120.0
 """CV^2 seconds beyond which noise is bursts, which the bucket and the return are for."""
 FOLD = 30.0
@@ -84,6 +86,11 @@ class MetricSettings(msgspec.Struct, frozen=True):
         if self.warmup is not None:
             return self.warmup
         return 60.0 if self.kind == "latency" else 30.0
+
+    @property
+    def young_below(self) -> float:
+        """Seconds of pod age below which a fault may be a cold start: twice the warm-up, within one to two minutes."""
+        return min(max(2 * self.warm_after, YOUNG), 2 * YOUNG)
 
     @property
     def bets(self) -> evidence.Alternatives:
@@ -180,6 +187,8 @@ class Rest(msgspec.Struct, frozen=True, array_like=True):
     """All pods are replaced; else the same ones only grow older."""
     proves: bool
     """What happens after the return speaks about the revision."""
+    old_at: float
+    """Pod age in seconds from which the same pods are no longer young."""
 
 
 @dataclass(frozen=True)
@@ -368,8 +377,12 @@ def _uncertified(name: str, one: MetricState, settings: Settings) -> str:
 
 def step_began(state: JudgeState) -> JudgeState:
     """A bake starts: the sample floor is counted anew. The evidence is over the whole rollout and stays."""
-    metrics = {name: replace(one, step=Arms()) for name, one in state.metrics.items()}
-    return replace(state, metrics=metrics, proven_age=0.0)
+    return replace(state, metrics={name: replace(one, step=Arms()) for name, one in state.metrics.items()})
+
+
+def next_step(state: JudgeState) -> JudgeState:
+    """Another step: its pods need not be as old as those of the last one had to become."""
+    return replace(step_began(state), proven_age=0.0)
 
 
 def learn_noise(state: JudgeState, requests: Floats, errors: Floats, *, block: float = 300.0) -> JudgeState:
@@ -499,8 +512,12 @@ def _take_in(
             return was
         bad_c = np.minimum(np.array(slower.canary)[:, None], n_c)
         bad_b = np.minimum(np.array(slower.baseline)[:, None], n_b)
-    short, long = state.noise or (evidence.FALLBACK_NOISE, evidence.FALLBACK_NOISE)
-    pods = (interval.canary_pods, interval.baseline_pods) if state.noise is not None else (0, 0)
+    short, long, pods = evidence.FALLBACK_NOISE, evidence.FALLBACK_NOISE, (0, 0)
+    if one.kind == "latency" and interval.canary_pods and interval.baseline_pods:
+        # What errors teach of pods says nothing about how steady their latency is.
+        short, long, pods = LATENCY_NOISE, evidence.FALLBACK_NOISE, (interval.canary_pods, interval.baseline_pods)
+    elif state.noise is not None:
+        short, long, pods = *state.noise, (interval.canary_pods, interval.baseline_pods)
     phi = evidence.divisor(was.evidence, n_c, n_b, dt, noise=short, canary_pods=pods[0], baseline_pods=pods[1])
     cautious = phi
     if long > short:
@@ -530,7 +547,7 @@ def _take_in(
     confirming = was.confirming
     if confirming is not None and n_c > 0:
         more = (gain[..., : bets.lanes] / phi) * (1.0 if warm else bets.catastrophes)
-        if several or interval.age < young_below(settings):
+        if several or interval.age < one.young_below:
             more = np.minimum(more, (SEVERAL_PACE if several else YOUNG_PACE) * dt)
         aged = float(interval.age >= was.confirm_from)
         confirming = confirming + np.stack([more, more * aged])
@@ -558,12 +575,6 @@ def _take_in(
         was.confirm_from,
         was.suspects,
     )
-
-
-def young_below(settings: Settings) -> float:
-    """Seconds of pod age below which a fault may be a cold start: twice the warm-up, within one to two minutes."""
-    warm_up = max(one.warm_after for one in settings.metrics.values())
-    return min(max(2 * warm_up, YOUNG), 2 * YOUNG)
 
 
 def _calmed(one: MetricState, bets: evidence.Alternatives) -> MetricState:

@@ -225,7 +225,6 @@ def render_settings(playing: Playing) -> dict[str, Any]:
         "onInconclusive": plan.on_inconclusive,
         "advance": plan.advance,
         "rest": retreat.REST,
-        "young": judging.young_below(settings),
         "retreats": retreat.RETREATS,
         "metrics": {
             name: {
@@ -233,6 +232,7 @@ def render_settings(playing: Playing) -> dict[str, Any]:
                 "margin": one.margin,
                 "rho": one.rho,
                 "warmup": one.warm_after,
+                "young": one.young_below,
                 "weight": round(math.exp(settings.log_weights[name]), 4),
             }
             | ({} if one.objective is None else {"objective": one.objective})
@@ -306,12 +306,12 @@ def _move(playing: Playing, line: Line, finding: Finding, age: float) -> tuple[P
         over = replace(playing, ended="promote")
         reason = "Certified" if finding.certified else "PromotedUncertified"
         return over, _answer(over, line, "promote", finding, reason=reason)
-    climbed = replace(playing, step=playing.step + 1, baking_since=None, state=judging.step_began(state))
+    climbed = replace(playing, step=playing.step + 1, baking_since=None, state=judging.next_step(state))
     return climbed, _answer(climbed, line, "advance", finding)
 
 
 def _retreat(playing: Playing, line: Line, finding: Finding, age: float) -> tuple[Playing, dict[str, Any]]:
-    state = retreat.retreated(playing.state, playing.settings, now=line.t, age=age)
+    state = retreat.retreated(playing.state, playing.settings, now=line.t, age=age, metric=finding.metric)
     assert state.rest is not None
     retreats = playing.retreats + state.rest.fresh
     too_often = state.rest.fresh and retreats >= retreat.RETREATS
@@ -322,7 +322,7 @@ def _retreat(playing: Playing, line: Line, finding: Finding, age: float) -> tupl
     if state.rest.fresh:
         return resting, _answer(resting, line, "retreat", finding, fresh=True)
     young = (
-        f"the same pods come back at an age of {judging.young_below(playing.settings):.0f} s; if it was their start, "
+        f"the same pods come back at an age of {state.rest.old_at:.0f} s; if it was their start, "
         "set warmup, or fix readiness"
     )
     return resting, _answer(resting, line, "retreat", finding, fresh=False, would_change=young)
@@ -335,7 +335,7 @@ def _rest(playing: Playing, line: Line, age: float) -> tuple[Playing, dict[str, 
     if playing.waits_for_person:
         return playing, _answer(playing, line, "hold", reason="RetreatedTooOften")
     replaced = playing.born >= rest.since
-    if not line.ready or not retreat.rested(rest, settings, now=line.t, age=age, replaced=replaced):
+    if not line.ready or not retreat.rested(rest, now=line.t, age=age, replaced=replaced):
         return playing, _answer(playing, line, "continue", reason="Resting")
     state = retreat.returned(playing.state, settings, now=line.t, weight=playing.here.weight)
     back = replace(playing, state=state, baking_since=None)

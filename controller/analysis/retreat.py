@@ -3,7 +3,7 @@
 A fault of the revision comes back on fresh pods; a fault of a pod, its node or its cold cache does not
 (STATISTICS 12). The rules are the same for the loop and for `python -m controller.analysis`:
 
-- Pods younger than `judge.young_below` only age while they rest, since a cold start is not a fault.
+- Pods younger than `MetricSettings.young_below` only age while they rest, since a cold start is not a fault.
   If all of them were young, so that nothing but their youth speaks for them, what they do once they
   are old is already the experiment. Older pods are replaced.
 - The way back starts at the smallest weight that would show the fault soon, and climbs to the step's
@@ -32,7 +32,6 @@ from controller.analysis.judge import (
     Rest,
     Settings,
     step_began,
-    young_below,
 )
 
 REST = 30.0
@@ -49,20 +48,20 @@ LEAST_WEIGHT = 0.01
 """Percent: routes know no smaller one."""
 
 
-def retreated(state: JudgeState, settings: Settings, *, now: float, age: float) -> JudgeState:
-    """The weight goes to 0; `age` is that of the youngest canary pod, in seconds."""
-    limit = young_below(settings)
-    young = age < limit
+def retreated(state: JudgeState, settings: Settings, *, now: float, age: float, metric: str) -> JudgeState:
+    """The weight goes to 0 because of `metric`; `age` is that of the youngest canary pod, in seconds."""
+    old_at = settings.metrics[metric].young_below
+    young = age < old_at
     since = now if state.pods_since is None else state.pods_since
-    rest = Rest(now, age, fresh=not young, proves=not young or now - since < limit)
+    rest = Rest(now, age, fresh=not young, proves=not young or now - since < old_at, old_at=old_at)
     return replace(state, rest=rest, limit=100.0, limited_until=-math.inf)
 
 
-def rested(rest: Rest, settings: Settings, *, now: float, age: float, replaced: bool) -> bool:
+def rested(rest: Rest, *, now: float, age: float, replaced: bool) -> bool:
     """Whether the rest is over; `replaced` says that all pods were started after it began."""
     if now < rest.since + REST:
         return False
-    return replaced if rest.fresh else age >= young_below(settings)
+    return replaced if rest.fresh else age >= rest.old_at
 
 
 def returned(state: JudgeState, settings: Settings, *, now: float, weight: float) -> JudgeState:
@@ -70,7 +69,7 @@ def returned(state: JudgeState, settings: Settings, *, now: float, weight: float
 
     Alarms and the step's floor start from nothing, all evidence stays.
     """
-    rest = state.rest or Rest(now, 0.0, fresh=False, proves=False)
+    rest = state.rest or Rest(now, 0.0, fresh=False, proves=False, old_at=0.0)
     metrics = {
         name: replace(
             one,
@@ -94,7 +93,7 @@ def returned(state: JudgeState, settings: Settings, *, now: float, weight: float
         rest=None,
         pods_since=None if rest.fresh else state.pods_since,
         # They failed while young and may be expected to again: only a catastrophe counts below that age.
-        learned_warmup=state.learned_warmup if rest.fresh else young_below(settings),
+        learned_warmup=state.learned_warmup if rest.fresh else max(state.learned_warmup, rest.old_at),
         proven_age=proven,
         limit=max(small, LEAST_WEIGHT) if rest.proves and small < weight else 100.0,
         limited_until=now + CLIMBS_AFTER,
@@ -113,7 +112,7 @@ def climbs(state: JudgeState, finding: Finding, settings: Settings, *, now: floa
 
 def climbed(state: JudgeState) -> JudgeState:
     """The weight is the step's again, and the step's bake begins."""
-    return replace(step_began(state), limit=100.0, proven_age=state.proven_age)
+    return replace(step_began(state), limit=100.0)
 
 
 def _weight_that_shows(one: MetricState, bets: evidence.Alternatives, rate: float) -> float:

@@ -16,6 +16,7 @@ from controller.rollout.moves import (
     Pin,
     Release,
     RemoveFinalizer,
+    ReplacePods,
     Restore,
     SetWeight,
     StoreRecord,
@@ -58,6 +59,8 @@ async def act(action: Action, seen: CanarySeen, observed: Observed, world: World
             await world.workload.apply_canary(
                 ref, spec, _target(observed), attempt=status.attempt.id, replicas=replicas, epoch=status.epoch
             )
+        case ReplacePods():
+            await world.workload.replace_pods(ref, spec, epoch=status.epoch)
         case PauseTarget():
             await world.workload.pause(ref, spec, _target(observed), epoch=status.epoch)
         case Release():

@@ -18,7 +18,7 @@ from controller.analysis.increments import Counts, Cursor, Interval, NoData, Sam
 from controller.analysis.judge import Finding, JudgeState, MetricSettings, Settings
 from controller.errors import NeedsUser, SourceUnavailable
 from controller.model.spec import Analysis, CanarySpec
-from controller.model.status import Attempt, Judged
+from controller.model.status import Attempt, Judged, Phase, Status
 from controller.model.world import CanaryPods, Target, Verdict
 from controller.ports import ArmSamples, MetricSamples, MetricSource, RawSample, Ref
 
@@ -38,8 +38,8 @@ class _Running:
     state: JudgeState
     cursor: Cursor
     bake: datetime | None
-    retreats: int
-    held: Finding | None = None
+    step: int
+    tripped: Finding | None = None
     """a trip that has not become a retreat yet"""
     first_bad: float | None = None
 
@@ -56,16 +56,18 @@ class Analyst:
         self._running.pop(key, None)
 
     async def read_verdict(
-        self, ref: Ref, spec: CanarySpec, attempt: Attempt, target: Target | None, canary: CanaryPods, now: datetime
+        self, ref: Ref, spec: CanarySpec, status: Status, target: Target | None, canary: CanaryPods, now: datetime
     ) -> Verdict:
         """What the analysis says of the attempt at `now`; a source that does not answer is no data."""
+        attempt = status.attempt
+        assert attempt is not None
         no_data = "NoData"
         try:
             scrape = await self._source.scrape_interval(spec)
         except (SourceUnavailable, NeedsUser):
             scrape = NO_SOURCE
         settings = settings_for(spec.analysis, attempt, scrape)
-        running = self._resumed(ref, attempt, settings)
+        running = self._resumed(ref, status, attempt, settings, now)
         since = running.cursor.end if running.cursor.end is not None else running.cursor.since
         lookback = max(LOOKBACK, timedelta(seconds=3 * scrape))
         try:
@@ -78,7 +80,7 @@ class Analyst:
         except (SourceUnavailable, NeedsUser) as error:
             answers, no_data = [], str(error)
         finding = self._judged(running, settings, answers, target, canary, now, no_data)
-        return _verdict(finding, running, attempt, settings, scrape, now)
+        return _verdict(finding, running, status, attempt, canary, settings, now)
 
     def _judged(
         self,
@@ -100,25 +102,21 @@ class Analyst:
             running.cursor, found = difference(running.cursor, scrape)
             if isinstance(found, Interval):
                 running.state, finding = judging.judge(running.state, found, settings)
-                self._note(running, finding, found)
-                return running.held or finding
+                _note(running, finding, found)
+                if finding.tripped:
+                    # Decided now, with the age the pods have now; the write that carries it out may come later.
+                    running.state = retreat.retreated(
+                        running.state, settings, now=now.timestamp(), age=canary.youngest_age, metric=finding.metric
+                    )
+                    running.tripped = finding
+                return running.tripped or finding
             assert isinstance(found, NoData)
             no_data = found.reason
         elif answers:
             no_data = "PartialAnswer"
-        finding = judging.look(running.state, settings, now=now.timestamp(), no_data=no_data)
-        return running.held or finding
+        return running.tripped or judging.look(running.state, settings, now=now.timestamp(), no_data=no_data)
 
-    def _note(self, running: _Running, finding: Finding, interval: Interval) -> None:
-        errors = sum(arms.canary.errors for arms in interval.metrics.values())
-        if finding.alarm < 0.1 and not finding.tripped:
-            running.first_bad = None
-        if errors > 0 and running.first_bad is None:
-            running.first_bad = interval.end
-        if finding.tripped:
-            running.held = finding
-
-    def _resumed(self, ref: Ref, attempt: Attempt, settings: Settings) -> _Running:
+    def _resumed(self, ref: Ref, status: Status, attempt: Attempt, settings: Settings, now: datetime) -> _Running:
         """The running analysis of this attempt, from memory or from the checkpoint in status."""
         running = self._running.get(ref.key)
         if running is None or running.attempt != attempt.id:
@@ -126,20 +124,30 @@ class Analyst:
             state = judging.load_state(attempt.judge, settings)
             if attempt.baking_since and attempt.evaluated_through <= attempt.baking_since.timestamp():
                 state = judging.step_began(state)
-            running = _Running(attempt.id, state, Cursor(since=through), attempt.baking_since, len(attempt.retreats))
+            running = _Running(attempt.id, state, Cursor(since=through), attempt.baking_since, attempt.step)
             self._running[ref.key] = running
-        if len(attempt.retreats) > running.retreats:
-            running.retreats, running.held = len(attempt.retreats), None
-        if attempt.baking_since is not None and attempt.baking_since != running.bake:
-            returned = running.bake is None and running.retreats > 0
-            at, weight = attempt.baking_since.timestamp(), attempt.here.weight
-            running.state = (
-                retreat.returned(running.state, settings, now=at, weight=weight)
-                if returned
-                else judging.step_began(running.state)
-            )
-        running.bake = attempt.baking_since
+        resting = status.phase is Phase.RETREATED
+        if resting:
+            running.tripped = None
+        elif running.state.rest is not None and running.tripped is None:
+            running.state = retreat.returned(running.state, settings, now=now.timestamp(), weight=attempt.here.weight)
+        elif running.state.limit < status.weight:
+            running.state = retreat.climbed(running.state)
+        if attempt.step != running.step:
+            running.state = judging.next_step(running.state)
+        elif attempt.baking_since is not None and attempt.baking_since != running.bake:
+            running.state = judging.step_began(running.state)
+        running.bake, running.step = attempt.baking_since, attempt.step
         return running
+
+
+def _note(running: _Running, finding: Finding, interval: Interval) -> None:
+    """Since when it looks bad: the relief is reckoned from there."""
+    errors = sum(arms.canary.errors for arms in interval.metrics.values())
+    if finding.alarm < 0.1 and not finding.tripped:
+        running.first_bad = None
+    if errors > 0 and running.first_bad is None:
+        running.first_bad = interval.end
 
 
 def settings_for(analysis: Analysis, attempt: Attempt, scrape: float) -> Settings:
@@ -151,34 +159,53 @@ def settings_for(analysis: Analysis, attempt: Attempt, scrape: float) -> Setting
                 kind="latency" if metric.latency else "errors",
                 margin=metric.margin,
                 warmup=2 * warmup if metric.latency else warmup,
+                objective=metric.objective,
             )
             for metric in analysis.metrics
         },
         false_rollback_rate=analysis.false_rollback_rate,
         min_requests=float(analysis.min_requests),
         scrape=scrape,
+        refill=analysis.refill,
         horizon=max(sum(step.bake for step in attempt.plan), 60.0),
     )
 
 
 def _verdict(
-    finding: Finding, running: _Running, attempt: Attempt, settings: Settings, scrape: float, now: datetime
+    finding: Finding,
+    running: _Running,
+    status: Status,
+    attempt: Attempt,
+    canary: CanaryPods,
+    settings: Settings,
+    now: datetime,
 ) -> Verdict:
-    through = running.state.through
+    state, age = running.state, canary.youngest_age
+    through = state.through
     baking = attempt.baking_since.timestamp() if attempt.baking_since else math.inf
-    fresh = now.timestamp() - through <= judging.STALE_AFTER * scrape + 1.0
+    fresh = now.timestamp() - through <= judging.STALE_AFTER * settings.scrape + 1.0
     rollout = [one.rollout for name, one in running.state.metrics.items() if name in settings.metrics]
     seen = rollout[0].canary if rollout else Counts()
     no_data_since = None
     if not fresh and math.isfinite(baking):
         no_data_since = datetime.fromtimestamp(max(through, baking) if math.isfinite(through) else baking, UTC)
+    rest, limit = state.rest, state.limit
+    if rest is not None:
+        limit = retreat.returned(state, settings, now=now.timestamp(), weight=attempt.here.weight).limit
+    elif retreat.climbs(state, finding, settings, now=now.timestamp()):
+        limit = 100.0
     return Verdict(
         fail=finding.verdict is judging.Verdict.FAIL,
         tripped=finding.tripped,
         fresh=fresh,
         enough=finding.verdict is judging.Verdict.PASS,
         need=finding.would_change if fresh else f"{finding.reason}: {finding.would_change}",
-        mismatch=_mismatch(running.state, attempt, now),
+        uncertified=finding.uncertified,
+        young=rest is not None and not rest.fresh and age < rest.old_at,
+        unproven="" if age >= state.proven_age else f"canary pods older than {state.proven_age:.0f} s, as they tripped",
+        replace=finding.tripped and rest is not None and rest.fresh,
+        limit=limit,
+        mismatch=_mismatch(state, status, attempt, now),
         judged=_judged_words(finding, now),
         checkpoint=judging.dump_state(running.state),
         evaluated_through=through if math.isfinite(through) else 0.0,
@@ -220,13 +247,13 @@ def _judged_words(finding: Finding, now: datetime) -> Judged:
     )
 
 
-def _mismatch(state: JudgeState, attempt: Attempt, now: datetime) -> str:
+def _mismatch(state: JudgeState, status: Status, attempt: Attempt, now: datetime) -> str:
     """Whether the requests seen in this step fit the weight that was set; empty when they do, or too few to say."""
     if attempt.baking_since is None or now < attempt.baking_since or not state.metrics:
         return ""
     step = next(iter(state.metrics.values())).step
     total = step.canary.requests + step.baseline.requests
-    expected = total * attempt.here.weight / 100
+    expected = total * status.weight / 100
     found = step.canary.requests
     if expected < ENOUGH_TO_COMPARE:
         return ""
@@ -235,7 +262,7 @@ def _mismatch(state: JudgeState, attempt: Attempt, now: datetime) -> str:
         return ""
     return (
         f"{100 * found / total:.2f} % of {total:.0f} requests reached the canary, and the weight is "
-        f"{attempt.here.weight:g} %: is there another route, a sticky session or a cache in front?"
+        f"{status.weight:g} %: is there another route, a sticky session or a cache in front?"
     )
 
 

@@ -80,7 +80,7 @@ async def observe(
     if live and target is not None and asks_for_proof(status, target):
         proven = await world.workload.prove_hold(ref, spec, target)
     if verdict is None and status.phase in JUDGED and status.attempt is not None:
-        verdict = await world.analyst.read_verdict(ref, spec, status.attempt, target, canary, now)
+        verdict = await world.analyst.read_verdict(ref, spec, status, target, canary, now)
     unanswered = with_bars(_unanswered(said, status), status)
     return replace(
         base,

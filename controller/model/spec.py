@@ -173,6 +173,10 @@ class Metric(Model):
     error_ratio: ErrorRatio | None = None
     latency: LatencyRule | None = None
     margin: Fraction = 0.0001
+    objective: Annotated[
+        float | None,
+        Field(ge=0, le=1, description="largest bad ratio that is fine at all: while stable is above it nothing rises"),
+    ] = None
 
     @model_validator(mode="after")
     def _one_kind(self) -> Metric:
@@ -202,6 +206,25 @@ class Analysis(Model):
     min_requests: Annotated[int, Field(ge=0, le=100_000_000)] = 100
     warmup: Annotated[timedelta, *duration, within("0s", "1h"), duration_schema("0s", "1h")] = timedelta(seconds=30)
     no_data_timeout: Timeout = timedelta(minutes=5)
+    on_trip: Annotated[
+        Literal["confirm", "rollback"],
+        Field(description="confirm on fresh pods what took the canary off traffic, or roll back at once"),
+    ] = "confirm"
+    on_inconclusive: Annotated[
+        Literal["hold", "advance"],
+        Field(description="what the last step does without the certificate that the canary is not worse"),
+    ] = "hold"
+    advance: Annotated[
+        Literal["baked", "early"],
+        Field(description="early lets a step end before its bake once every metric is certified"),
+    ] = "baked"
+    refill: Annotated[
+        float,
+        Field(ge=0.005, le=1, description="evidence believed a second: 0.025 for noisy services, 0.1 for quiet ones"),
+    ] = 0.05
+    hold_back: Annotated[
+        float, Field(ge=1, le=5, description="percent that stays on stable through a step at 100, to compare with")
+    ] = 1.0
     metrics: Annotated[tuple[Metric, ...], Field(min_length=1, max_length=10)] = Field(default_factory=default_metrics)
 
     @model_validator(mode="after")

@@ -184,7 +184,9 @@ class Attempt(Value, frozen=True):
     releasing: bool = False
     """the target was unpaused: getting out means giving it stable's template back"""
     excused: Count = 0
-    """retreats that a person's Resume has answered"""
+    """retreats that do not count: a person's Resume has answered them, or only young pods had failed"""
+    replacing: bool = False
+    """the retreated pods are to be replaced before the weight comes back"""
     drifts: Annotated[tuple[datetime, ...], Meta(max_length=10)] = ()
     """when somebody took our backend out of the route"""
     unpinned: Annotated[tuple[datetime, ...], Meta(max_length=10)] = ()

@@ -64,6 +64,10 @@ class CanaryPods:
     trouble_message: str = ""
     youngest_age: float = 0.0
     """seconds since the youngest pod started"""
+    oldest_age: float = 0.0
+    """seconds since the oldest pod started"""
+    replaced: str = ""
+    """epoch of the retreat that last asked for fresh pods"""
     deleting: bool = False
 
 
@@ -127,6 +131,16 @@ class Verdict:
     """the step's least number of canary requests is met and no evidence stands against it"""
     need: str = ""
     """what is missing for `enough`, in words"""
+    uncertified: str = ""
+    """what is missing for the certificate that promotion asks for; empty when nothing is"""
+    young: bool = False
+    """pods that tripped while young are young still: they come back when they are not"""
+    unproven: str = ""
+    """how old the fresh pods must get under traffic before the step may end; empty when they are"""
+    replace: bool = False
+    """the pods that tripped were not young: fresh ones are to show whether it was the revision"""
+    limit: float = 100.0
+    """percent that the weight is limited to after a return, until the canary has shown nothing for a while"""
     mismatch: str = ""
     """why the traffic seen does not fit the weight; empty when it does"""
     judged: Judged | None = None

@@ -20,6 +20,8 @@ HOLDS = frozenset(
         "TrafficMismatch",
         "RetreatedTooOften",
         "MinRequests",
+        "NotCertified",
+        "PodsTooYoung",
         "PinsLost",
         "PinsReverted",
         "RouteNotAccepted",

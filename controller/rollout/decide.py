@@ -15,7 +15,7 @@ import msgspec
 
 from controller.errors import SerinError
 from controller.model.evidence import Origin
-from controller.model.guarded import FreezeSeen, Frozen, Gate
+from controller.model.guarded import FreezeSeen, Frozen, Gate, PlanStep
 from controller.model.policy import OnStart
 from controller.model.spec import Verb
 from controller.model.status import ACTIVE, Attempt, Head, Judged, Outcome, Phase, Stable, Status, StepSeen
@@ -36,6 +36,7 @@ from controller.rollout.moves import (
     Pin,
     Release,
     RemoveFinalizer,
+    ReplacePods,
     Restore,
     SetWeight,
     StoreRecord,
@@ -320,6 +321,8 @@ def _while_progressing(seen: Observed, now: datetime) -> Decision:
             return Become(_convict(seen, now), verdict.judged.reason if verdict.judged else "AnalysisFailed")
         case _ if weight.percent > status.weight:
             return Do(SetWeight(status.weight), "WeightTooHigh", f"found {weight.percent:g} %: lowered at once")
+        case _ if verdict.tripped and seen.spec and seen.spec.analysis.on_trip == "rollback":
+            return Become(_convict(seen, now), verdict.judged.reason if verdict.judged else "AnalysisFailed")
         case _ if verdict.tripped:
             return Become(_retreat(seen, "Tripped", now), "Retreated", verdict.judged.message if verdict.judged else "")
         case _ if weight.percent > 0 and seen.canary.ready == 0:
@@ -381,6 +384,12 @@ def _while_progressing(seen: Observed, now: datetime) -> Decision:
             return Do(SetWeight(status.weight), "StepStarted", f"{status.weight:g} %")
         case _ if not weight.programmed:
             return Wait("RouteNotProgrammed", "no gateway reports this weight yet", now + SOON)
+        case _ if status.weight < step.weight and verdict.limit > status.weight:
+            return Become(
+                status.but(weight=step.weight).with_attempt(baking_since=None, entered_at=now),
+                "Climbing",
+                f"the small weight of the return has shown nothing: {step.weight:g} % again",
+            )
         case _ if attempt.baking_since is None:
             arrived = StepSeen(attempt.step + 1, status.weight, now)
             return Become(
@@ -390,12 +399,18 @@ def _while_progressing(seen: Observed, now: datetime) -> Decision:
             )
         case _ if seen.record.steps < len(attempt.steps_seen):
             return Do(StoreRecord(), "Recording")
-        case _ if not attempt.promoted_by and now < attempt.baking_since + timedelta(seconds=step.bake):
-            return Wait("Baking", until=attempt.baking_since + timedelta(seconds=step.bake))
+        case _ if status.weight < step.weight:
+            return Wait("Returning", f"{status.weight:g} % until it has shown nothing for a while", now + SOON)
+        case _ if not attempt.promoted_by and now < _baked_at(seen, attempt):
+            return Wait("Baking", until=_baked_at(seen, attempt))
         case _ if not attempt.promoted_by and not verdict.fresh:
             return Wait("NoData", verdict.need, now + SOON)
         case _ if not attempt.promoted_by and not verdict.enough:
             return Wait("MinRequests", verdict.need, now + SOON)
+        case _ if not attempt.promoted_by and verdict.unproven:
+            return Wait("PodsTooYoung", verdict.unproven, now + SOON)
+        case _ if _asks_certificate(seen, attempt) and verdict.uncertified:
+            return Wait("NotCertified", verdict.uncertified, now + SOON)
         case _ if (gate := _closed_gate(seen, attempt, now)) is not None:
             return Wait("AwaitingApproval", asks_for(status, gate, now, seen.revoked))
         case _ if attempt.is_last_step or attempt.promoted_by:
@@ -444,15 +459,23 @@ def _while_retreated(seen: Observed, now: datetime) -> Decision:
             return held
         case _ if attempt.paused:
             return Wait("Paused", "no raise until kubectl canary resume")
+        case _ if attempt.replacing and attempt.resting_since and now < attempt.resting_since + DRAIN:
+            return Wait("Draining", "requests under way are answered first", attempt.resting_since + DRAIN)
+        case _ if attempt.replacing and attempt.resting_since and _has_pods_from(seen, attempt.resting_since, now):
+            if seen.canary.replaced == status.epoch:
+                return Wait("ReplacingPods", "fresh pods tell a bad revision from a bad pod", now + SOON)
+            return Do(ReplacePods(), "ReplacingPods", "fresh pods tell a bad revision from a bad pod")
         case _ if attempt.resting_since and now < attempt.resting_since + REST:
             return Wait("Resting", "off traffic after a retreat; it comes back", attempt.resting_since + REST)
+        case _ if verdict.young:
+            return Wait("Resting", "its pods failed while young: they come back when they are not", now + SOON)
         case _ if seen.canary.wanted != wanted:
             return Do(ApplyCanary(wanted), "ScalingCanary")
         case _ if not _ready(seen, wanted):
             return _wait_for_pods(seen, now)
     return Become(
-        status.but(phase=Phase.PROGRESSING, weight=attempt.here.weight).with_attempt(
-            resting_since=None, baking_since=None, entered_at=now
+        status.but(phase=Phase.PROGRESSING, weight=min(attempt.here.weight, verdict.limit)).with_attempt(
+            resting_since=None, baking_since=None, entered_at=now, replacing=False
         ),
         "Returned",
         "the rest is over: the weight comes back and the step's bake starts again",
@@ -695,7 +718,7 @@ def _begin(seen: Observed, target: Target, now: datetime) -> Become:
         template_hash=target.template_hash,
         started_at=now,
         entered_at=now,
-        plan=ruling.plan,
+        plan=_with_hold_back(ruling.plan, seen.spec.analysis.hold_back if seen.spec else 0.0),
         plan_digest=ruling.digest,
         analysis=ruling.analysis,
         claimed_origin=target.origin[:20],
@@ -757,10 +780,13 @@ def _retreat(seen: Observed, why: str, now: datetime) -> Status:
     """Weight 0 for now, remembered in one write together with what the analysis knows."""
     status = _checkpointed(seen)
     assert status.attempt is not None
-    judged = seen.verdict.judged if why == "Tripped" else None
+    tripped = why == "Tripped"
+    judged = seen.verdict.judged if tripped else None
     entry = judged or Judged(at=now, verdict="inconclusive", reason=why)
     return status.but(phase=Phase.RETREATED, weight=0.0, fence=status.fence + 1).with_attempt(
         retreats=(*status.attempt.retreats[-19:], entry),
+        replacing=tripped and seen.verdict.replace,
+        excused=status.attempt.excused + (tripped and not seen.verdict.replace),
         first_bad_at=status.attempt.first_bad_at or seen.verdict.first_bad_at,
         baking_since=None,
         resting_since=None,
@@ -893,6 +919,33 @@ def _marked(weight: Weight) -> bool:
 
 def _ready(seen: Observed, wanted: int) -> bool:
     return seen.canary.ready >= wanted and seen.canary.endpoints >= wanted
+
+
+def _with_hold_back(plan: tuple[PlanStep, ...], percent: float) -> tuple[PlanStep, ...]:
+    """Through a step at 100 something stays on stable: without it there is nothing to compare with."""
+    most = 100.0 - percent
+    return tuple(msgspec.structs.replace(step, weight=most) if step.weight > most else step for step in plan)
+
+
+def _has_pods_from(seen: Observed, before: datetime, now: datetime) -> bool:
+    """Whether a canary pod that began before that instant is still there."""
+    return now - timedelta(seconds=seen.canary.oldest_age) < before
+
+
+def _baked_at(seen: Observed, attempt: Attempt) -> datetime:
+    """When the step may end; a certified canary need not wait where the spec says so."""
+    assert attempt.baking_since is not None
+    # What a policy says about bakes is a least one, which no certificate shortens.
+    early = seen.spec is not None and seen.spec.analysis.advance == "early" and not attempt.policies
+    if early and seen.verdict.fresh and seen.verdict.enough and not seen.verdict.uncertified:
+        return attempt.baking_since
+    return attempt.baking_since + timedelta(seconds=attempt.here.bake)
+
+
+def _asks_certificate(seen: Observed, attempt: Attempt) -> bool:
+    """The way out of the last step asks for the certificate that the canary is not worse."""
+    holds = seen.spec is not None and seen.spec.analysis.on_inconclusive == "hold"
+    return holds and attempt.is_last_step and not attempt.promoted_by
 
 
 def _pods_for(weight: float, replicas: int) -> int:

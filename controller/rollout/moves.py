@@ -43,6 +43,11 @@ class DeleteCanary:
 
 
 @dataclass(frozen=True)
+class ReplacePods:
+    """Fresh canary pods instead of those that tripped."""
+
+
+@dataclass(frozen=True)
 class PauseTarget:
     """Stop a roll that the API server did not hold."""
 
@@ -90,6 +95,7 @@ Action = (
     | Release
     | Restore
     | DeleteReplicaSet
+    | ReplacePods
     | StoreRecord
     | AddFinalizer
     | RemoveFinalizer

@@ -15,7 +15,7 @@ from typing import Any
 
 from controller.errors import Conflict, Forbidden, NeedsUser, NotFound, Refused
 from controller.kube.cache import Cache
-from controller.kube.resources import DEPLOYMENTS, PODS, REPLICASETS, SERVICES, Resource
+from controller.kube.resources import DEPLOYMENTS, REPLICASETS, SERVICES, Resource
 from controller.kube.transport import Api, Lane
 from controller.model.spec import CanarySpec
 from controller.model.world import CanaryPods, Pins, Target
@@ -49,6 +49,7 @@ from controller.workloads.render import (
     pin_ops,
     probe_ops,
     release_ops,
+    replace_ops,
     restore_ops,
     scale_ops,
     unannotate_ops,
@@ -202,14 +203,16 @@ class DeploymentWorkload:
             if body is not None and is_owned_by(body, ref.uid):
                 await self._delete(resource, ref, body)
 
-    async def replace_pods(self, ref: Ref, spec: CanarySpec) -> None:
-        """Delete the canary's pods, which ends long connections too; its ReplicaSet starts fresh ones."""
+    async def replace_pods(self, ref: Ref, spec: CanarySpec, *, epoch: str) -> None:
+        """Fresh pods instead of all that are there, which ends long connections too; on other nodes where there are."""
         deployment = await self._find_ours(DEPLOYMENTS, ref)
-        if deployment is None:
+        if deployment is None or "deletionTimestamp" in deployment["metadata"]:
             return
-        for pod in await self._live.canary_pods(ref.namespace, deployment):
-            if "deletionTimestamp" not in pod["metadata"]:
-                await self._delete(PODS, ref, pod)
+        check_epoch(deployment, epoch)
+        pods = await self._live.canary_pods(ref.namespace, deployment)
+        nodes = [str(pod["spec"]["nodeName"]) for pod in pods if pod["spec"].get("nodeName")]
+        if ops := replace_ops(deployment, nodes, epoch):
+            await self._api.json_patch(DEPLOYMENTS, ref.namespace, ref.canary_name, ops)
 
     # The target
 

@@ -20,6 +20,8 @@ Object = Mapping[str, Any]
 CANARY_LABEL = "serin.dev/canary"
 """Value: the attempt. Keeps the canary's ReplicaSet and pods from being adopted by the user's Deployment."""
 EPOCH = "serin.dev/epoch"
+REPLACED = "serin.dev/replaced"
+"""on the canary's pod template: the epoch of the retreat that asked for fresh pods"""
 ORIGIN = "serin.dev/origin"
 HASH_LABEL = "pod-template-hash"
 
@@ -178,6 +180,8 @@ def parse_canary(
         trouble=trouble,
         trouble_message=message[:1024],
         youngest_age=max(0.0, min(ages, default=0.0)),
+        oldest_age=max(0.0, max(ages, default=0.0)),
+        replaced=annotations_of(deployment["spec"]["template"]).get(REPLACED, ""),
         deleting="deletionTimestamp" in deployment["metadata"],
     )
 

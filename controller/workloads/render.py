@@ -6,7 +6,7 @@ the same field is refused as a conflict with us; so every patch of a user's obje
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from controller.errors import Conflict, Fenced
@@ -16,6 +16,7 @@ from controller.workloads.parse import (
     CANARY_LABEL,
     EPOCH,
     HASH_LABEL,
+    REPLACED,
     Object,
     annotations_of,
     labels_of,
@@ -73,6 +74,8 @@ def canary_deployment(
         "spec": {
             "replicas": replicas,
             "minReadySeconds": least_ready,
+            # Its template changes only at weight 0, to replace every pod: nothing is lost by deleting first.
+            "strategy": {"type": "Recreate"},
             # The API server wants it greater than minReadySeconds.
             "progressDeadlineSeconds": max(int(spec.progress_deadline.total_seconds()), least_ready + 1),
             "selector": dict(selector) | {"matchLabels": (selector.get("matchLabels") or {}) | {CANARY_LABEL: attempt}},
@@ -185,6 +188,31 @@ def scale_ops(canary: Object, replicas: int, epoch: str) -> list[Op]:
     if canary["spec"].get("replicas", 1) == replicas and annotations_of(canary).get(EPOCH) == epoch:
         return []
     return [*unchanged_ops(canary), _add("/spec/replicas", replicas), *annotate_ops(canary, EPOCH, epoch)]
+
+
+HOSTNAME = "kubernetes.io/hostname"
+
+
+def replace_ops(canary: Object, nodes: Sequence[str], epoch: str) -> list[Op]:
+    """Fresh pods, on other nodes where there are any; empty when this decision was carried out already."""
+    template = canary["spec"]["template"]
+    if annotations_of(template).get(REPLACED) == epoch:
+        return []
+    affinity = template["spec"].get("affinity") or {}
+    of_nodes = affinity.get("nodeAffinity") or {}
+    preferred = "preferredDuringSchedulingIgnoredDuringExecution"
+    elsewhere = {
+        "weight": 100,
+        "preference": {"matchExpressions": [{"key": HOSTNAME, "operator": "NotIn", "values": sorted(set(nodes))}]},
+    }
+    wished = [*(of_nodes.get(preferred) or ()), elsewhere] if nodes else list(of_nodes.get(preferred) or ())
+    annotations = annotations_of(template) | {REPLACED: epoch}
+    return [
+        *unchanged_ops(canary),
+        _add("/spec/template/metadata/annotations", annotations),
+        _add("/spec/template/spec/affinity", affinity | {"nodeAffinity": of_nodes | {preferred: wished}}),
+        *annotate_ops(canary, EPOCH, epoch),
+    ]
 
 
 def forget_ops(body: Mapping[str, Any], manager: str) -> list[Op]:

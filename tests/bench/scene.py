@@ -175,6 +175,7 @@ def canary(namespace: str, name: str, steps: Sequence[Mapping[str, Any]], source
                 "source": source,
                 "warmup": "1s",
                 "minRequests": 20,
+                "onInconclusive": "advance",
                 "metrics": [
                     {"name": "errors", "errorRatio": {"template": "gateway"}, "margin": 0.005},
                     {"name": "latency", "latency": {"template": "gateway", "threshold": "250ms"}, "margin": 0.01},

@@ -433,7 +433,7 @@ async def test_a_canary_runs_beside_the_target_and_neither_adopts_the_other(adop
     ]
     assert owners == [canary["metadata"]["uid"]]
     before = adopted.pods("serin.dev/canary=a1").keys()
-    await adopted.workload.replace_pods(adopted.ref, adopted.spec)
+    await adopted.workload.replace_pods(adopted.ref, adopted.spec, epoch="1.1")
     eventually(lambda: len(adopted.pods("serin.dev/canary=a1").keys() - before) == 2)
     await adopted.workload.delete_canary(adopted.ref, adopted.spec)
     eventually(lambda: not adopted.pods("serin.dev/canary=a1"))

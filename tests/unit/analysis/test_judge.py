@@ -44,7 +44,7 @@ def played(*arms: Arms, settings: Settings = SETTINGS, state: JudgeState | None 
 
 def back(state: JudgeState, *, age: float = 600.0, weight: float = 5.0) -> JudgeState:
     """The weight has come back after a retreat of pods of that age."""
-    resting = retreated(state, SETTINGS, now=state.through, age=age)
+    resting = retreated(state, SETTINGS, now=state.through, age=age, metric="errors")
     return returned(resting, SETTINGS, now=state.through + 30.0, weight=weight)
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
+import msgspec
 import pytest
 
 from controller.model.guarded import Gate
 from controller.model.spec import Verb
-from controller.model.status import Judged, Outcome, Phase, StepSeen
+from controller.model.status import Judged, Outcome, Phase, Status, StepSeen
 from controller.model.world import CanaryPods, DecisionSeen, Observed, Pins, RecordSeen, Verdict, Weight
 from controller.rollout.decide import MARGIN, REST, decide
 from controller.rollout.moves import (
@@ -21,13 +23,14 @@ from controller.rollout.moves import (
     PauseTarget,
     Pin,
     Release,
+    ReplacePods,
     Restore,
     SetWeight,
     StoreRecord,
     Unpin,
     Wait,
 )
-from tests.builders import MINUTE, NEW, NOON, OLD, OTHER, attempt, gated, observed, status, target
+from tests.builders import MINUTE, NEW, NOON, OLD, OTHER, attempt, gated, observed, spec, status, target
 
 BAD = Judged(at=NOON, verdict="fail", reason="ErrorsRegressed", message="errors +5 pp")
 FAILS = Verdict(fail=True, fresh=True, judged=BAD)
@@ -203,6 +206,89 @@ def test_a_bake_begins_when_the_gateway_reports_the_weight() -> None:
 )
 def test_why_a_progressing_rollout_holds(given: Observed, reason: str) -> None:
     assert decide(given, NOON).reason == reason
+
+
+def retreated(**changes: Any) -> Status:
+    """Off traffic for a minute, after a trip."""
+    usual: dict[str, Any] = {"baking_since": None, "resting_since": NOON - MINUTE, "retreats": (BAD,)}
+    return status(Phase.RETREATED, weight=0.0, attempt=attempt(**usual | changes))
+
+
+def at_zero(now_status: Status, **changes: Any) -> Observed:
+    """The route gives the canary nothing."""
+    return observed(status=now_status, weight=Weight(0.0, True, True, now_status.epoch), **changes)
+
+
+def pods(*, age: float, replaced: str = "") -> CanaryPods:
+    return CanaryPods(
+        True, "20260301-115000", wanted=1, ready=1, endpoints=1, youngest_age=age, oldest_age=age, replaced=replaced
+    )
+
+
+def test_pods_that_were_not_young_are_replaced_at_weight_0_once_and_waited_for() -> None:
+    tripped = become(observed(verdict=replace(TRIPS, replace=True))).status
+    resting = retreated(replacing=True)
+
+    assert tripped.attempt is not None
+    assert (tripped.attempt.replacing, tripped.attempt.excused) == (True, 0)
+    assert done(at_zero(resting, canary=pods(age=600))) == ReplacePods()
+    assert become(at_zero(resting, canary=pods(age=600, replaced=resting.epoch))).reason == "ReplacingPods"
+    assert become(at_zero(resting, canary=pods(age=30))).status.phase is Phase.PROGRESSING
+
+
+def test_young_pods_only_age_and_their_retreat_does_not_count() -> None:
+    tripped = become(observed(verdict=TRIPS)).status
+
+    assert tripped.attempt is not None
+    assert (tripped.attempt.replacing, tripped.attempt.excused) == (False, 1)
+    young = at_zero(retreated(excused=1), canary=pods(age=40), verdict=Verdict(young=True))
+    assert become(young).reason == "Resting"
+    assert become(at_zero(retreated(excused=1), canary=pods(age=70))).status.phase is Phase.PROGRESSING
+
+
+def test_the_way_back_starts_small_and_climbs_when_it_has_shown_nothing() -> None:
+    small = become(at_zero(retreated(), verdict=Verdict(limit=0.5))).status
+    baking = status(weight=0.5, attempt=attempt(retreats=(BAD,)))
+    here = Weight(0.5, True, True, baking.epoch)
+
+    assert small.weight == 0.5
+    assert become(observed(status=baking, weight=here, verdict=Verdict(fresh=True, limit=0.5))).reason == "Returning"
+    climbed = become(observed(status=baking, weight=here)).status
+    assert climbed.weight == 10.0
+    assert climbed.attempt is not None
+    assert climbed.attempt.baking_since is None
+
+
+def test_who_wants_no_second_experiment_rolls_back_at_the_first_trip() -> None:
+    at_once = spec(analysis={"onTrip": "rollback"})
+
+    assert become(observed(spec=at_once, verdict=TRIPS)).status.phase is Phase.ROLLING_BACK
+
+
+def test_the_last_step_waits_for_the_certificate_unless_the_spec_goes_on_without() -> None:
+    last = status(attempt=attempt(step=1), weight=50.0)
+    there = {
+        "status": last,
+        "weight": Weight(50.0, True, True, last.epoch),
+        "canary": CanaryPods(True, "20260301-115000", wanted=2, ready=2, endpoints=2),
+        "verdict": Verdict(fresh=True, enough=True, uncertified="errors needs about 900 canary requests, has 70"),
+    }
+
+    assert become(observed(**there)).reason == "NotCertified"
+    assert become(observed()).reason == "StepStarted", "no other step asks for it"
+    going_on = observed(**there, spec=spec(analysis={"onInconclusive": "advance"}))
+    assert become(going_on).status.phase is Phase.RELEASING
+
+
+def test_a_certified_canary_may_leave_before_its_bake_where_no_policy_asks_for_one() -> None:
+    early = spec(analysis={"advance": "early"})
+    baking = attempt(baking_since=NOON)
+
+    assert become(observed(status=status(attempt=baking), spec=early)).reason == "StepStarted"
+    under_policy = status(attempt=msgspec.structs.replace(baking, policies=("ai@1",)))
+    assert decide(observed(status=under_policy, spec=early), NOON).reason == "Baking"
+    uncertain = Verdict(fresh=True, enough=True, uncertified="x")
+    assert decide(observed(status=status(attempt=baking), spec=early, verdict=uncertain), NOON).reason == "Baking"
 
 
 def test_a_passed_step_leads_to_the_next() -> None:
