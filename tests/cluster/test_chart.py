@@ -153,6 +153,9 @@ def test_a_serin_for_one_namespace_has_rights_nowhere_else(bare_cluster: None) -
             assert may(verb, what, "-n", "shop")
             assert not may(verb, what, "-n", "default")
             assert not may(verb, what, "-A")
+        # Asked about the whole cluster, and about nothing that a namespace holds.
+        assert may("create", "subjectaccessreviews.authorization.k8s.io")
+        assert may("watch", "metricssources.serin.dev")
         eventually(lambda: exists("lease", "serin-controller", "-n", "serin-system"))
     finally:
         run("kubectl", "delete", "namespace", "shop", "--wait=false")
