@@ -161,6 +161,17 @@ def build_parser() -> argparse.ArgumentParser:
         "--attempt", default="", metavar="ID", help="speak of this attempt only (exit 5 when it passed)"
     )
 
+    explain = add(
+        "explain",
+        "why it was decided so: the comparison in sentences and as a drawing",
+        "Tells what was compared, how sure that is, what was decided on it, and what would change it; then draws how "
+        "the\ndifference went. Speaks of the present attempt, or of one that has passed: see `records`.",
+        "explain:run",
+    )
+    explain.add_argument("name", help="name of the Canary")
+    explain.add_argument("--attempt", default="", metavar="ID", help="an attempt that has passed")
+    explain.add_argument("-o", "--output", choices=["json", "svg"], default="", help="json for programs, svg for pages")
+
     listing = add("list", "every Canary and where it is", "Rollouts under way come first.", "listing:run_list")
     listing.add_argument("-A", "--all-namespaces", action="store_true", help="of all namespaces")
     listing.add_argument("-o", "--output", choices=["json", "yaml"], default="", help="for programs")

@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from controller.model.chain import GROWING
 from controller.model.evidence import Evidence
-from controller.model.status import Judged, Short, StepSeen, Text
+from controller.model.status import Course, Judged, Short, StepSeen, Text
 from controller.model.value import Value
 
 Name = Annotated[str, Meta(min_length=1, max_length=253)]
@@ -79,5 +79,9 @@ class ReleaseRecordSpec(Value, frozen=True):
     """from that sample to all traffic on stable"""
     canary_requests: Number | None = None
     canary_errors: Number | None = None
+    courses: Annotated[tuple[Course, ...], Meta(max_length=4)] | None = None
+    """how the differences went, thinned, where anything was compared"""
+    judged: Judged | None = None
+    """the last verdict"""
     hash: Hash | None = None
     """seals it: of everything above"""

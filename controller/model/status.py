@@ -107,6 +107,18 @@ class Judged(Value, frozen=True):
     metric: Short = ""
     message: Text = ""
     numbers: dict[str, float] = {}
+    would_change: Text = ""
+    """what has to happen for another verdict, in words"""
+
+
+class Course(Value, frozen=True):
+    """How the difference of one metric went over the rollout, thinned: what `kubectl canary explain` draws."""
+
+    metric: Short
+    margin: float
+    """how much worse is allowed, a fraction of requests"""
+    points: Annotated[tuple[Annotated[tuple[float, ...], Meta(max_length=5)], ...], Meta(max_length=32)]
+    """each: seconds since the attempt began, percent of weight, effect, and the interval's ends"""
 
 
 class Answered(Value, frozen=True):
@@ -198,6 +210,10 @@ class Attempt(Value, frozen=True):
     steps_seen: Annotated[tuple[StepSeen, ...], Meta(max_length=100)] = ()
     retreats: Annotated[tuple[Judged, ...], Meta(max_length=20)] = ()
     verdicts: Annotated[tuple[Judged, ...], Meta(max_length=40)] = ()
+    judged: Judged | None = None
+    """the verdict as of `evaluated_through`"""
+    courses: Annotated[tuple[Course, ...], Meta(max_length=4)] = ()
+    """of the metrics that weigh most"""
     outcome: Outcome | None = None
     """set when the attempt is to end; the phase that follows carries it out"""
     outcome_message: Text = ""

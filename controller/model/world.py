@@ -8,7 +8,7 @@ from typing import Any
 
 from controller.model.guarded import Frozen, Ruling
 from controller.model.spec import CanarySpec, Verb
-from controller.model.status import Judged, Status
+from controller.model.status import Course, Judged, Status
 
 
 @dataclass(frozen=True)
@@ -146,6 +146,7 @@ class Verdict:
     judged: Judged | None = None
     """the numbers behind it"""
     checkpoint: dict[str, Any] = field(default_factory=dict)
+    courses: tuple[Course, ...] = ()
     evaluated_through: float = 0.0
     canary_requests: int = 0
     canary_errors: int = 0

@@ -812,6 +812,8 @@ def _checkpointed(seen: Observed) -> Status:
         return seen.status
     return seen.status.with_attempt(
         judge=verdict.checkpoint,
+        judged=verdict.judged,
+        courses=verdict.courses,
         evaluated_through=verdict.evaluated_through,
         canary_requests=verdict.canary_requests,
         canary_errors=verdict.canary_errors,

@@ -70,6 +70,8 @@ def _sealed(record: ReleaseRecordSpec, attempt: Attempt) -> ReleaseRecordSpec:
         seconds_to_relief=None if relief is None else round(relief, 3),
         canary_requests=attempt.canary_requests,
         canary_errors=attempt.canary_errors,
+        courses=attempt.courses or None,
+        judged=_finite(attempt.judged) if attempt.judged else None,
     )
 
 
