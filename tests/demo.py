@@ -275,7 +275,9 @@ def judge(
 def show_end() -> None:
     """What a person would look at."""
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    for command in (["status", NAME], ["records", NAME]):
+    bad = next((record["attempt"] for record in stored_records() if record.get("outcome") == "RolledBack"), "")
+    told = [["explain", NAME, "--attempt", bad]] if bad else []
+    for command in (["status", NAME], ["records", NAME], *told):
         print(f"$ kubectl canary {' '.join(command)} -n {NAMESPACE}", flush=True)
         subprocess.call(["kubectl", "canary", *command, "-n", NAMESPACE], env=environment)
         print(flush=True)
@@ -283,11 +285,15 @@ def show_end() -> None:
 
 def check_records() -> list[str]:
     """Three records, sealed, with the outcomes that were seen."""
-    found = json.loads(kubectl("get", "releaserecords", "-n", NAMESPACE, "-o", "json"))["items"]
-    records = sorted((one["spec"] for one in found), key=lambda one: datetime.fromisoformat(one["startedAt"]))
-    outcomes = [one.get("outcome", "unsealed") for one in records]
+    outcomes = [one.get("outcome", "unsealed") for one in stored_records()]
     wanted = [release.outcome for release in RELEASES]
     return [] if outcomes == wanted else [f"the release records say {outcomes}, expected {wanted}"]
+
+
+def stored_records() -> list[dict[str, Any]]:
+    """Specs of the release records, oldest first."""
+    found = json.loads(kubectl("get", "releaserecords", "-n", NAMESPACE, "-o", "json"))["items"]
+    return sorted((one["spec"] for one in found), key=lambda one: datetime.fromisoformat(one["startedAt"]))
 
 
 def kubectl(*words: str) -> str:

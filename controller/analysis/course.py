@@ -24,12 +24,12 @@ class Point(NamedTuple):
     high: float
 
 
-def add(course: tuple[Point, ...], point: Point) -> tuple[Point, ...]:
+def add_point(course: tuple[Point, ...], point: Point) -> tuple[Point, ...]:
     """The course with one more point; at most `MOST`.
 
     >>> course = ()
     >>> for second in range(1000):
-    ...     course = add(course, Point(float(second), 5.0, 0.01, -0.02, 0.03))
+    ...     course = add_point(course, Point(float(second), 5.0, 0.01, -0.02, 0.03))
     >>> len(course) <= MOST, course[0].at, course[-1].at
     (True, 0.0, 999.0)
     """

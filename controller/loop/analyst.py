@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from controller.analysis import judge as judging
 from controller.analysis import retreat
+from controller.analysis.course import Point, add_point
 from controller.analysis.increments import ArmSamples as Arm
 from controller.analysis.increments import Counts, Cursor, Interval, NoData, Sample, Scrape, difference
 from controller.analysis.judge import Finding, JudgeState, MetricSettings, Settings
 from controller.errors import NeedsUser, SourceUnavailable
 from controller.model.spec import Analysis, CanarySpec
-from controller.model.status import Attempt, Judged, Phase, Status
+from controller.model.status import Attempt, Course, Judged, Phase, Status
 from controller.model.world import CanaryPods, Target, Verdict
 from controller.ports import ArmSamples, MetricSamples, MetricSource, RawSample, Ref
 
@@ -26,6 +27,8 @@ LOOKBACK = timedelta(seconds=10)
 """read at least this much before the last interval, so that the value a counter stood at is seen"""
 NO_SOURCE = 15.0
 """seconds between scrapes to reckon with while the source cannot be asked"""
+DRAWN = 4
+"""metrics whose course is kept for people to look at"""
 ENOUGH_TO_COMPARE = 100.0
 """expected canary requests from which a share that does not fit the weight is said to be wrong"""
 
@@ -42,6 +45,7 @@ class _Running:
     tripped: Finding | None = None
     """a trip that has not become a retreat yet"""
     first_bad: float | None = None
+    courses: dict[str, tuple[Point, ...]] = field(default_factory=dict)
 
 
 class Analyst:
@@ -80,6 +84,7 @@ class Analyst:
         except (SourceUnavailable, NeedsUser) as error:
             answers, no_data = [], str(error)
         finding = self._judged(running, settings, answers, target, canary, now, no_data)
+        _draw(running, settings, status.weight)
         return _verdict(finding, running, status, attempt, canary, settings, now)
 
     def _judged(
@@ -124,7 +129,10 @@ class Analyst:
             state = judging.load_state(attempt.judge, settings)
             if attempt.baking_since and attempt.evaluated_through <= attempt.baking_since.timestamp():
                 state = judging.step_began(state)
-            running = _Running(attempt.id, state, Cursor(since=through), attempt.baking_since, attempt.step)
+            drawn = _drawn_before(attempt)
+            running = _Running(
+                attempt.id, state, Cursor(since=through), attempt.baking_since, attempt.step, courses=drawn
+            )
             self._running[ref.key] = running
         resting = status.phase is Phase.RETREATED
         if resting:
@@ -148,6 +156,37 @@ def _note(running: _Running, finding: Finding, interval: Interval) -> None:
         running.first_bad = None
     if errors > 0 and running.first_bad is None:
         running.first_bad = interval.end
+
+
+def _draw(running: _Running, settings: Settings, weight: float) -> None:
+    """Another point of each course, where there was another interval."""
+    for name, one in running.state.metrics.items():
+        if name in settings.metrics and math.isfinite(one.through):
+            point = Point(one.through, weight, one.effect, *one.folded)
+            running.courses[name] = add_point(running.courses.get(name, ()), point)
+
+
+def _drawn_before(attempt: Attempt) -> dict[str, tuple[Point, ...]]:
+    began = attempt.started_at.timestamp()
+    return {
+        course.metric: tuple(Point(began + point[0], *point[1:5]) for point in course.points if len(point) == 5)
+        for course in attempt.courses
+    }
+
+
+def _courses(running: _Running, settings: Settings, attempt: Attempt) -> tuple[Course, ...]:
+    """Of the metrics that weigh most, as status keeps them."""
+    began = attempt.started_at.timestamp()
+    heaviest = sorted(running.courses, key=lambda name: -settings.log_weights.get(name, -math.inf))[:DRAWN]
+    return tuple(
+        Course(
+            metric=name,
+            margin=settings.metrics[name].margin,
+            points=tuple((round(point.at - began, 1), *point[1:]) for point in running.courses[name]),
+        )
+        for name in heaviest
+        if name in settings.metrics
+    )
 
 
 def settings_for(analysis: Analysis, attempt: Attempt, scrape: float) -> Settings:
@@ -208,6 +247,7 @@ def _verdict(
         mismatch=_mismatch(state, status, attempt, now),
         judged=_judged_words(finding, now),
         checkpoint=judging.dump_state(running.state),
+        courses=_courses(running, settings, attempt),
         evaluated_through=through if math.isfinite(through) else 0.0,
         canary_requests=round(seen.requests),
         canary_errors=round(seen.errors),
@@ -243,6 +283,7 @@ def _judged_words(finding: Finding, now: datetime) -> Judged:
         reason=finding.reason[:63],
         metric=finding.metric,
         message=message,
+        would_change=finding.would_change[:1024],
         numbers={name: value for name, value in numbers.items() if math.isfinite(value)},
     )
 

@@ -52,6 +52,10 @@ def test_a_bad_revision_is_rolled_back_and_the_next_good_one_is_not_wedged(start
     assert story.revisions() == {"v3"}
     assert [record["outcome"] for record in story.records()] == ["RolledBack", "Promoted"]
     assert story.records()[0]["origin"]["treated"] == "ai"
+    told = story.say("explain", "--attempt", bad["id"])
+    assert told.code == 0, told.text
+    assert "All of that is more than is allowed" in told.text
+    assert "▼" in told.text, "the drawing shows when it retreated"
     story.assert_nothing_left()
 
 
