@@ -13,6 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from tests.bench.authorship import origin_of_30000_commits
 from tests.bench.rollouts import CLIMB, LONG, relief, start_all
 from tests.bench.rows import Row, Target, row
 from tests.bench.scale import scale
@@ -197,6 +198,7 @@ MEASURES: Mapping[str, Callable[[Scene], Awaitable[Row | list[Row]]]] = {
         writes_of_a_rollout,
         writes_at_rest_per_minute,
         cli_status,
+        origin_of_30000_commits,
         takeover,
         hundred_failing_at_once,
         scale,
