@@ -282,6 +282,19 @@ def build_parser() -> argparse.ArgumentParser:
     detach.add_argument("name", help="name of the Canary")
     detach.add_argument("--yes", "-y", action="store_true", help="do not ask")
 
+    replay = add(
+        "replay",
+        "what the judge would have done on this service's own past",
+        "Plays the judge over the history of the stable pods, each in turn as if it were the canary. Nothing was\n"
+        "wrong, so every retreat and rollback is a false one; proposes the settings that would have had none.\n"
+        "Reads the Prometheus of the Canary's MetricsSource, from where you are.",
+        "replay:run",
+    )
+    replay.add_argument("name", help="name of the Canary")
+    replay.add_argument("--since", type=_seconds, default=86400.0, metavar="24h", help="how far back (default 24h)")
+    replay.add_argument("--prometheus", default="", metavar="URL", help="another address of it, such as a port-forward")
+    replay.add_argument("-o", "--output", choices=["json", "yaml"], default="", help="for programs")
+
     check = add("check", "validate a Canary file offline and print its plan", "No cluster is asked.", "check:run")
     check.add_argument("file", help="a YAML or JSON file with one or more objects; - for standard input")
 
