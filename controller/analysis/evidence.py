@@ -301,7 +301,7 @@ def log_certificate(seen: Evidence) -> float:
 
 def summary(seen: Evidence, bets: Alternatives) -> tuple[float, float, float]:
     """ln E of `proof`, of `guarded` and the alarm; a metric with several bounds is the mean over them."""
-    logs = np.stack([seen.proof, seen.guarded, seen.cusum])
+    logs = np.array((seen.proof, seen.guarded, seen.cusum))
     lanes = np.add.reduce(np.exp(np.minimum(logs, 600.0)).reshape(3, -1, 2, bets.main), axis=-1)
     (p_main, p_cat), (g_main, g_cat), (c_main, c_cat) = np.add.reduce(lanes, axis=1).tolist()
     count = lanes.shape[1]

@@ -369,7 +369,8 @@ def _uncertified(name: str, one: MetricState, settings: Settings) -> str:
     if has >= CERTIFIED:
         return ""
     bets = settings.metrics[name].bets
-    ratio = float(np.mean(evidence.expected_ratio(one.evidence)))
+    expected = evidence.expected_ratio(one.evidence)
+    ratio = expected if isinstance(expected, float) else float(np.mean(expected))
     needs = planning.to_certify(ratio, margin=float(bets.delta[-1]), rho=float(bets.rho[-1]), missing=CERTIFIED - has)
     seen = one.rollout.canary.requests
     return f"{name} needs about {seen + needs:,.0f} canary requests, has {seen:,.0f}"

@@ -7,11 +7,12 @@ the clock, so that anyone can try the judge on their own data. What a rollout re
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import replace as with_changes
 from typing import Any
 
 import msgspec
 import numpy as np
+from msgspec.structs import replace
 
 from controller.analysis import gauges, histogram, planning, retreat
 from controller.analysis import judge as judging
@@ -114,13 +115,12 @@ class Line(msgspec.Struct, frozen=True):
     metrics: dict[str, MetricLine] = {}
 
 
-@dataclass(frozen=True)
-class Playing:
+class Playing(msgspec.Struct, frozen=True):
     """One rollout as it stands."""
 
     plan: Plan
     settings: Settings
-    state: JudgeState = field(default_factory=JudgeState)
+    state: JudgeState = JudgeState()
     step: int = 0
     ended: str = ""
     """`promote` or `rollback`, once it is over."""
@@ -134,13 +134,13 @@ class Playing:
     last_t: float | None = None
     last_scrape: float | None = None
     """The last line with both arms."""
-    counters: dict[str, float] = field(default_factory=dict)
+    counters: dict[str, float] = {}
     """Last cumulative values, by arm, generation and counter."""
-    blocks: dict[int, dict[str, tuple[float, float]]] = field(default_factory=dict)
+    blocks: dict[int, dict[str, tuple[float, float]]] = {}
     """History of baseline pods: requests and errors by block of five minutes."""
-    bounds: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    bounds: dict[str, tuple[float, ...]] = {}
     """Of each latency, once both arms were seen."""
-    gauges: dict[str, GaugeState] = field(default_factory=dict)
+    gauges: dict[str, GaugeState] = {}
 
     @property
     def weight(self) -> float:
@@ -370,7 +370,7 @@ def _without_canary(playing: Playing, line: Line) -> tuple[Playing, dict[str, An
         counters |= dict(zip(keys, (counted.requests, counted.errors), strict=True))
     if block:
         blocks[index] = block
-    state = replace(_learned(playing.state, blocks), rate=rate)
+    state = with_changes(_learned(playing.state, blocks), rate=rate)
     playing = replace(playing, counters=counters, blocks=blocks, last_t=line.t, last_scrape=line.t, state=state)
     return playing, _answer(playing, line, "continue", short=True)
 
