@@ -175,3 +175,96 @@ def test_a_bad_line_names_its_field_and_the_program_goes_on(line: Any, field: st
     assert answers[1]["field"] == field
     assert answers[1]["error"]
     assert answers[2]["decision"] == "continue"
+
+
+def latency_lines(slow_share: float, lines: int = 120, **metric: Any) -> list[dict[str, Any]]:
+    """A rollout at 10 % of 2,000 requests a scrape, of which stable has one of a hundred above 250 ms."""
+    plan = {"steps": [{"weight": 10, "bake": 6000}], "metrics": {"latency": {"kind": "latency", **metric}}}
+    sent: list[dict[str, Any]] = [{"rollout": "a", "plan": plan}]
+
+    def buckets(n: int, share: float) -> dict[str, Any]:
+        return {"buckets": {"0.1": round(0.8 * n * (1 - share)), "0.25": round(n * (1 - share)), "+Inf": n}}
+
+    for n in range(1, lines + 1):
+        canary, baseline = 200 * n, 1800 * n
+        sent.append(
+            {
+                "rollout": "a", "t": 5 * n, "weight": 10, "canary": {"requests": canary, "pods": 1, "age": 600 + 5 * n},
+                "baseline": {"requests": baseline, "pods": 20},
+                "metrics": {"latency": {"canary": buckets(canary, slow_share), "baseline": buckets(baseline, 0.01)}},
+            }
+        )  # fmt: skip
+    return sent
+
+
+@pytest.mark.parametrize("metric", [{}, {"threshold": 0.25}], ids=["bounds chosen", "one bound"])
+def test_a_slower_canary_is_taken_off_traffic_and_an_equal_one_is_not(metric: dict[str, Any]) -> None:
+    slower = asked(*latency_lines(0.05, **metric))
+    equal = asked(*latency_lines(0.01, **metric))
+
+    assert "retreat" in decisions(slower)
+    assert next(one for one in slower if one["decision"] == "retreat")["metric"] == "latency"
+    assert decisions(equal) == []
+
+
+def test_a_pair_of_counters_is_judged_and_a_gauge_only_holds() -> None:
+    plan = {
+        "steps": [{"weight": 10, "bake": 400}],
+        "metrics": {"rejected": {"kind": "ratio"}, "memory": {"kind": "gauge"}},
+        "onInconclusive": "advance",
+    }
+    lines: list[dict[str, Any]] = [{"rollout": "a", "plan": plan}]
+    for n in range(1, 100):
+        pair = {"canary": {"requests": 200 * n, "bad": 0}, "baseline": {"requests": 1800 * n, "bad": n}}
+        values = {"canary": {"values": {"x": 2e9}}, "baseline": {"values": {"y": 1e9, "z": 1e9}}}
+        lines.append(
+            {
+                "rollout": "a", "t": 5 * n, "weight": 10, "canary": {"requests": 200 * n, "age": 600},
+                "baseline": {"requests": 1800 * n}, "metrics": {"rejected": pair, "memory": values},
+            }
+        )  # fmt: skip
+
+    answers = asked(*lines)
+
+    assert answers[-1]["decision"] == "hold"
+    assert answers[-1]["reason"] == "GaugeHigher"
+    assert "memory is 2.00 times" in answers[-1]["wouldChange"]
+
+
+def test_a_line_without_weight_means_what_was_asked_for_and_one_at_weight_0_is_not_judged() -> None:
+    start = {"rollout": "a", "plan": PLAN}
+    bad = [
+        {"t": 5 * n, "canary": {"requests": 100 * n, "errors": 50 * n}, "baseline": {"requests": 1900 * n}}
+        for n in range(1, 4)
+    ]
+
+    assert asked(start, *({"rollout": "a"} | one for one in bad))[2]["decision"] == "retreat"
+    assert {one["decision"] for one in asked(start, *({"rollout": "a", "weight": 0} | one for one in bad))} == {
+        "continue"
+    }
+
+
+def test_three_scrapes_without_a_canary_hold_and_it_goes_on_when_data_returns() -> None:
+    def line(n: int, canary: bool) -> dict[str, Any]:
+        both = {"rollout": "a", "t": 5 * n, "weight": 5, "baseline": {"requests": 950 * n}}
+        return both | ({"canary": {"requests": 50 * n}} if canary else {})
+
+    answers = asked({"rollout": "a", "plan": PLAN}, *(line(n, canary=not 3 <= n <= 7) for n in range(1, 10)))
+
+    assert [one["decision"] for one in answers[1:]] == ["continue"] * 5 + ["hold"] * 2 + ["continue"] * 2
+
+
+def test_who_wants_no_confirmation_rolls_back_at_the_first_trip() -> None:
+    answers = played(lambda t, age, generation: 0.5, plan={**PLAN, "onTrip": "rollback"})
+
+    assert (answers[-1]["decision"], answers[-1]["t"]) == ("rollback", 5)
+
+
+def test_the_last_step_holds_until_it_is_certified_and_says_what_is_missing() -> None:
+    plan = {**PLAN, "onInconclusive": "hold", "steps": [{"weight": 25, "bake": 60}]}
+
+    answers = played(lambda t, age, generation: 0.001, plan=plan, seconds=3000)
+
+    waiting = [one for one in answers if one.get("reason") == "NotCertified"]
+    assert "needs about" in waiting[0]["wouldChange"]
+    assert (answers[-1]["decision"], answers[-1]["reason"]) == ("promote", "Certified")
