@@ -37,7 +37,7 @@ def write(rows: Sequence[Measured], into: Path) -> None:
         _section("The judge as a program", _found(row for row in rows if row["rule"].startswith("serin,"))),
         _section("The worlds", _table([("world", "how pods differ from a coin"), *_worlds()])),
     ]
-    (into / "figures.md").write_text("\n".join(parts))
+    (into / "figures.md").write_text("\n".join(part for part in parts if part))
 
 
 def _section(title: str, table: str) -> str:

@@ -133,7 +133,9 @@ def speed(rows: Iterable[Measured]) -> str:
         for effect in effects:
             middle = top + row_high / 2
             parts.append(_text(left - 10, middle + 4, f"{effect} fail", anchor="end"))
-            parts.append(f'<line x1="{left}" x2="{wide - right}" y1="{middle}" y2="{middle}" stroke="#e0e0e0"/>')
+            parts.append(
+                f'<rect x="{left - 8}" y="{top + 1}" width="{wide - left - right + 8}" height="{row_high - 2}" fill="#f5f5f5"/>'
+            )
             for index, rule in enumerate(rules):
                 found = at.get((rps, effect, rule))
                 if not found:
@@ -212,7 +214,14 @@ def visible(rows: Iterable[Measured]) -> str:
 def _time(seconds: float | None) -> str:
     if seconds is None:
         return "never"
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.3g} min"
+    minutes = seconds / 60
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 120
+        else f"{minutes:.1f} min".replace(".0", "")
+        if minutes < 10
+        else f"{minutes:.0f} min"
+    )
 
 
 def _legend(rules: Sequence[str], left: float, y: float) -> str:
