@@ -133,9 +133,8 @@ def speed(rows: Iterable[Measured]) -> str:
         for effect in effects:
             middle = top + row_high / 2
             parts.append(_text(left - 10, middle + 4, f"{effect} fail", anchor="end"))
-            parts.append(
-                f'<rect x="{left - 8}" y="{top + 1}" width="{wide - left - right + 8}" height="{row_high - 2}" fill="#f5f5f5"/>'
-            )
+            band = wide - left - right + 8
+            parts.append(f'<rect x="{left - 8}" y="{top + 1}" width="{band}" height="{row_high - 2}" fill="#f5f5f5"/>')
             for index, rule in enumerate(rules):
                 found = at.get((rps, effect, rule))
                 if not found:
