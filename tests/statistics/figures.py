@@ -61,10 +61,10 @@ def _faulty(rows: Iterable[Measured]) -> list[Measured]:
 def _harmless(rows: Iterable[Measured], worlds: Iterable[str]) -> str:
     named = list(worlds)
     chosen = [row for row in rows if row["effect"] == "none" and row["world"] in named]
-    head = ("world", "requests/s", "rollouts", "rolled back", "retreated", "held for a person", "not yet certified")
+    head = ("world", "requests/s", "rollouts", "rolled back", "retreated", "promoted within 70 minutes")
     lines: list[Sequence[str]] = [head]
     for row in sorted(chosen, key=lambda row: (named.index(row["world"]), row["rps"])):
-        shares = (_percent(row[name]) for name in ("retreated", "held", "waiting"))
+        shares = (_percent(row[name]) for name in ("retreated", "promoted"))
         lines.append((row["world"], f"{row['rps']:g}", str(row["n"]), _counted(row), *shares))
     return _table(lines)
 
