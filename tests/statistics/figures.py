@@ -15,7 +15,8 @@ HEAD = """# Figures of the judge
 
 Written by `make bench-judge`; what they mean stands in [judge.md](../judge.md). Shares are of whole rollouts, with
 their 95 % binomial interval; times are medians in seconds since the rollout began, over all rollouts (one that is never
-relieved waits for ever), with their 95 % interval from ranks.
+relieved waits for ever), with their 95 % interval from ranks. A share is met where its interval reaches the bound, a
+median where it is no larger.
 """
 
 
