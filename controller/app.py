@@ -29,7 +29,7 @@ from controller.errors import Fenced, NeedsUser
 from controller.kube.cache import Cache, Kept, Whole
 from controller.kube.credentials import load_credentials
 from controller.kube.events import EventRecorder
-from controller.kube.informer import Informer
+from controller.kube.informer import Informer, Timing
 from controller.kube.lease import Election
 from controller.kube.objects import Object
 from controller.kube.queue import KeyedQueue
@@ -79,6 +79,8 @@ LEASE = "serin-controller"
 DEPLOYMENT = "serin-controller"
 A_FREEZE = "/"
 """how the queue's key of a Freeze begins; a Canary's begins with its namespace"""
+SAID = Timing(relist=0.0)
+"""what people say is read nowhere else: it is listed anew with each watch, so a lost event costs half a minute"""
 SILENT_TOO_LONG = 120.0
 """seconds without a word from the API server on any watch: a restart is the cure"""
 
@@ -122,10 +124,10 @@ class Controller:
         self._own_namespace = os.environ.get("POD_NAMESPACE", "serin-system")
         watched = {"namespace": options.namespace} if options.namespace else {}
         self._canaries = Informer(api, CANARIES, CanaryObject, **watched)
-        self._decisions = Informer(api, DECISIONS, DecisionObject, **watched)
+        self._decisions = Informer(api, DECISIONS, DecisionObject, timing=SAID, **watched)
         self._sources: Informer[SourceObject] = Informer(api, SOURCES, SourceObject)
         self._policies: Informer[SpecObject] = Informer(api, POLICIES, SpecObject)
-        self._freezes: Informer[SpecObject] = Informer(api, FREEZES, SpecObject)
+        self._freezes: Informer[SpecObject] = Informer(api, FREEZES, SpecObject, timing=SAID)
         kept = {**reads.KEPT, **httproute.KEPT}
         self._kept: dict[Resource, Informer[Kept]] = {
             resource: Informer(

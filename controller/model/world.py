@@ -27,6 +27,8 @@ class Target:
     origin: str = ""
     """the pod template's annotation `serin.dev/origin`, as claimed"""
     epoch: str = ""
+    held: bool = False
+    """paused by the admission policy, and not by its owner"""
     rests_paused: bool = False
     """this cluster cannot pause an edit in its own request: the target stays paused at rest"""
     settled_hash: str = ""

@@ -169,7 +169,7 @@ def _while_idle(seen: Observed, now: datetime) -> Decision:
             return Become(changed, "Idle", "edits are held in another way from now on")
         case Target(paused=False) if same and status.rests_paused:
             return Do(PauseTarget(), "PausedAtRest", "this cluster has no MutatingAdmissionPolicy: paused at rest")
-        case Target(paused=True) if same and status.holding and not status.rests_paused:
+        case Target(paused=True) if same and (status.holding or target.held) and not status.rests_paused:
             return Do(Release(), "Withdrawn", "the template is stable's again")
         case Target(paused=True) if same and not status.rests_paused:
             return Wait("TargetPaused", "spec.paused of the Deployment is true, and not by Serin: set it to false")

@@ -22,6 +22,8 @@ CANARY_LABEL = "serin.dev/canary"
 EPOCH = "serin.dev/epoch"
 REPLACED = "serin.dev/replaced"
 """on the canary's pod template: the epoch of the retreat that asked for fresh pods"""
+HELD = "serin.dev/held"
+"""on a target that the admission policy has paused: the Canary it did so for"""
 ORIGIN = "serin.dev/origin"
 HASH_LABEL = "pod-template-hash"
 
@@ -123,6 +125,7 @@ def parse_target(
         resource_version=metadata["resourceVersion"],
         paused=paused,
         rests_paused=rests_paused,
+        held=paused and HELD in annotations_of(deployment),
         replicas=_replicas(deployment),
         template=template,
         template_hash=template_hash(template),

@@ -16,6 +16,7 @@ from controller.workloads.parse import (
     CANARY_LABEL,
     EPOCH,
     HASH_LABEL,
+    HELD,
     REPLACED,
     Object,
     annotations_of,
@@ -147,7 +148,7 @@ def pause_ops(deployment: Object, epoch: str) -> list[Op]:
 
 def release_ops(deployment: Object, epoch: str) -> list[Op]:
     """Let it roll, under this epoch; an empty one leaves nothing of ours on it."""
-    return [*unchanged_ops(deployment), _add("/spec/paused", False), *_stamp_ops(deployment, epoch)]
+    return [*unchanged_ops(deployment), _add("/spec/paused", False), *_let_go_ops(deployment, epoch)]
 
 
 def restore_ops(deployment: Object, template: Object, epoch: str, *, paused: bool) -> list[Op]:
@@ -156,7 +157,7 @@ def restore_ops(deployment: Object, template: Object, epoch: str, *, paused: boo
         *unchanged_ops(deployment),
         _add("/spec/template", plain_template(template)),
         _add("/spec/paused", paused),
-        *_stamp_ops(deployment, epoch),
+        *_let_go_ops(deployment, epoch),
     ]
 
 
@@ -239,6 +240,11 @@ def _is_private(entry: Mapping[str, Any]) -> bool:
 
 def _stamp_ops(body: Object, epoch: str) -> list[Op]:
     return annotate_ops(body, EPOCH, epoch) if epoch else unannotate_ops(body, EPOCH)
+
+
+def _let_go_ops(body: Object, epoch: str) -> list[Op]:
+    """No pause of the policy's any more, and our stamp."""
+    return [*unannotate_ops(body, HELD), *_stamp_ops(body, epoch)]
 
 
 def _is_copied(annotation: str) -> bool:

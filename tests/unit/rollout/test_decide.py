@@ -465,3 +465,11 @@ def test_a_retreat_needs_nothing_but_the_route_to_take_the_traffic_away() -> Non
     seen = replace(observed(status=status(Phase.RETREATED)), target=None, weight=Weight(percent=50.0, present=True))
 
     assert decide(seen, NOON) == Do(SetWeight(0.0), "TrafficToStable")
+
+
+def test_an_edit_that_was_taken_back_before_anybody_looked_does_not_leave_the_target_paused() -> None:
+    back = target(paused=True, template_hash=OLD, held=True)
+    seen = observed(status=status(Phase.IDLE, holding=False, attempt=None), target=back, pins=Pins(), weight=Weight())
+
+    assert done(seen) == Release()
+    assert decide(replace(seen, target=replace(back, held=False)), NOON).reason == "TargetPaused"
