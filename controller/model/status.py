@@ -303,7 +303,10 @@ def parse_status(body: dict[str, Any]) -> Status:
 
     Raises: msgspec.ValidationError: something that Serin did not write.
     """
-    return msgspec.convert(body, Status, strict=False)
+    status = msgspec.convert(body, Status, strict=False)
+    if status.phase in ACTIVE and (status.attempt is None or not status.attempt.plan):
+        raise msgspec.ValidationError(f"phase is {status.phase}, and there is no attempt with a plan")
+    return status
 
 
 def render_status(status: Status) -> dict[str, Any]:
