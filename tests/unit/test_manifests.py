@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from controller.model.policy import FreezeSpec, ReleasePolicySpec
 from controller.model.spec import CanarySpec, DecisionSpec, MetricsSourceSpec, Model, Verb
+from controller.rollout.conditions import HOLDS
 from tests.examples_of_secrets import SECRETS
 from tests.values import render_values
 
@@ -148,6 +149,20 @@ def test_no_role_for_people_writes_a_status_or_a_record(role: str) -> None:
         assert "canaries/status" not in rule["resources"]
         if "releaserecords" in rule["resources"]:
             assert set(rule["verbs"]) <= reading
+
+
+def test_the_alert_about_rollouts_that_hold_knows_every_reason_to_hold() -> None:
+    (rules,) = objects_of(MANIFESTS / "observability" / "rules.yaml")
+    (alert,) = [
+        rule for group in rules["spec"]["groups"] for rule in group["rules"] if rule["alert"] == "SerinRolloutHolds"
+    ]
+    named = re.search(r'reason=~"([^"]+)"', alert["expr"])
+    assert named
+
+    # A service with few requests takes long, and that is as it should be.
+    only_time = {"MinRequests", "NotCertified", "PodsTooYoung"}
+    others = {"CanaryNotReady", "RouteNotProgrammed", "PolicyUnreadable"}
+    assert set(named[1].split("|")) == HOLDS - only_time | others
 
 
 def test_values_and_their_schema_name_the_same_keys_and_each_is_described() -> None:
