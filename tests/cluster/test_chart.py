@@ -140,6 +140,13 @@ def test_writing_can_be_confined_to_namespaces() -> None:
     }
 
 
+def test_an_older_cluster_gets_no_kind_that_it_has_not() -> None:
+    text = run("helm", "template", "serin", CHART, "-n", "serin-system", "--kube-version", "1.31.0")
+
+    assert "kind: MutatingAdmissionPolicy" not in text
+    assert "kind: ValidatingAdmissionPolicy" in text
+
+
 def test_a_serin_for_one_namespace_has_rights_nowhere_else(bare_cluster: None) -> None:
     run("kubectl", "create", "namespace", "shop")
     try:
