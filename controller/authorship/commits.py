@@ -136,6 +136,9 @@ def _message_marks(message: str) -> list[Mark]:
             found += marks_of("subject", text)
         if ":" in text or not text.isascii():
             bare = text.lstrip("\u200b\u200c\u200d\u2060\ufeff")
+            # Emphasis, not a bullet.
+            if bare[:1] in ("*", "_") and not (plain := bare.strip("*_")).startswith(" "):
+                bare = plain
             if is_trailer(bare) or not bare.isascii():
                 found += marks_of("trailer", bare)
             if bare.lower().startswith(f"{_DEPLOYED}author") and any(

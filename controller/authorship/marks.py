@@ -32,7 +32,7 @@ _SPOKEN = re.compile(
     r"^(?P<tool>[^(]+?)\s*\((?:via\s+(?P<via>[^()]+)|model:?\s*(?P<model>[^(),]+))?(?P<rest>[^()]*)\)$"
 )
 _HINT = re.compile(
-    r"generated|created|authored|written|made|built|implemented|produced|chatgpt\.com|devin\.ai|claude\.|cursor\.com|jules",
+    r"generated|created|authored|written|made|built|implemented|produced|ultraworked|chatgpt\.com|devin\.ai|claude\.|cursor\.com|jules",
     re.IGNORECASE,
 )
 _TOOL_KEYS = (
@@ -157,6 +157,8 @@ class _Table:
     keys: frozenset[str]
     """of all three"""
     products: re.Pattern[str]
+    bare: re.Pattern[str]
+    nobody: re.Pattern[str]
     words: re.Pattern[str]
 
     def account(self, address: str) -> _Account | None:
@@ -206,6 +208,8 @@ def _table() -> _Table:
         generated=frozenset(keys["generated"]),
         keys=frozenset(key for group in keys.values() for key in group),
         products=re.compile(names["products"], verbose),
+        bare=re.compile(names["bare"], verbose),
+        nobody=re.compile(names["nobody"], re.IGNORECASE),
         words=re.compile(names["words"], verbose),
     )
 
@@ -266,9 +270,11 @@ def _person_marks(key: str, said: str, line: str) -> list[Mark]:
         return []
     if not addresses and key not in table.written:
         return _tool_marks(key, said.strip(), line)
+    degree = Degree.ASSISTED if key in table.assisted else Degree.GENERATED
     if (product := table.products.search(name)) and not _is_code(addresses):
-        degree = Degree.ASSISTED if key in table.assisted else Degree.GENERATED
         return [_tool_named("ai-name", line, name, product[0], degree)]
+    if addresses and all(table.nobody.fullmatch(one) for one in addresses) and (bare := table.bare.fullmatch(name)):
+        return [_tool_named("ai-name", line, name, bare[0].partition("(")[0], degree)]
     return []
 
 
