@@ -27,6 +27,7 @@ NEXT = {
     "retry": "the rejected revision gets a new attempt, from the first step on",
     "pause": "no raise until `kubectl canary resume`; analysis and rollback go on",
     "resume": "the rollout goes on; the step's bake starts again",
+    "permit": "you may do it until then, and nobody else",
     "break-glass": "no approval and no freeze stands before this attempt until it expires; the record says so",
 }
 ASKS = frozenset({"promote", "retry", "break-glass"})
@@ -43,7 +44,14 @@ def run(options: argparse.Namespace, cluster: Cluster, screen: Screen) -> int:
         raise Missing(f'no Canary "{options.name}" in namespace "{namespace}": see `kubectl canary list -A`') from None
     ends = datetime.now(UTC) + timedelta(seconds=options.lasting) if options.lasting else None
     wanted = render_decision(
-        canary, verb, options.reason, by="", attempt=options.attempt, step=options.step, expires_at=ends
+        canary,
+        verb,
+        options.reason,
+        by="",
+        attempt=options.attempt,
+        step=options.step,
+        expires_at=ends,
+        permits=options.permits,
     )
     if verb in ASKS and not options.yes and not confirm(sentence(wanted)):
         screen.say("Nothing written.")
@@ -81,6 +89,7 @@ def render_decision(
     attempt: str = "",
     step: int | None = None,
     expires_at: datetime | None = None,
+    permits: str = "",
 ) -> Object:
     """The object to write, bound to what status says now.
 
@@ -94,25 +103,18 @@ def render_decision(
         raise Failure('--reason is empty: write why, for whoever reads the record, for example --reason "error rate"')
     if len(reason) > 1024:
         raise Failure(f"--reason has {len(reason)} characters; at most 1024 fit into the record")
-    if not present.get("id"):
-        raise Failure(f"nothing to {verb}: Canary {name} has no rollout (phase {phase})")
-    if attempt and attempt != present["id"]:
-        raise Failure(f"attempt {attempt} has passed: the present one is {present['id']}")
-    if verb == "retry" and phase != "RolledBack":
-        raise Failure(f"nothing to retry: attempt {present['id']} was not rolled back (phase {phase})")
-    if verb != "retry" and phase not in ACTIVE:
-        how = f", outcome {present['outcome']}" if present.get("outcome") else ""
-        hint = "; `kubectl canary retry` tries the revision again" if phase == "RolledBack" else ""
-        raise Failure(f"nothing to {verb}: attempt {present['id']} has ended (phase {phase}{how}){hint}")
-    spec: Object = {
-        "canary": name,
-        "decision": "".join(part.capitalize() for part in verb.split("-")),
-        "by": by,
-        "attempt": present["id"],
-        "digest": digest_of(present),
-        "planDigest": str(present.get("planDigest") or ""),
-        "reason": reason,
-    }
+    if verb != "permit":
+        _check_attempt(name, verb, phase, present, attempt)
+    spec: Object = {"canary": name, "decision": "".join(part.capitalize() for part in verb.split("-")), "by": by}
+    if permits:
+        spec["permits"] = permits
+    else:
+        spec |= {
+            "attempt": present["id"],
+            "digest": digest_of(present),
+            "planDigest": str(present.get("planDigest") or ""),
+        }
+    spec["reason"] = reason
     if verb == "approve":
         spec["step"] = gate_of(present, step)
     if expires_at is not None:
@@ -123,6 +125,23 @@ def render_decision(
         "metadata": {"generateName": f"{name[:200]}-{verb}-", "namespace": namespace},
         "spec": spec,
     }
+
+
+def _check_attempt(name: str, verb: str, phase: str, present: Object, attempt: str) -> None:
+    """There is an attempt this verb could speak about.
+
+    Raises: Failure: there is none.
+    """
+    if not present.get("id"):
+        raise Failure(f"nothing to {verb}: Canary {name} has no rollout (phase {phase})")
+    if attempt and attempt != present["id"]:
+        raise Failure(f"attempt {attempt} has passed: the present one is {present['id']}")
+    if verb == "retry" and phase != "RolledBack":
+        raise Failure(f"nothing to retry: attempt {present['id']} was not rolled back (phase {phase})")
+    if verb != "retry" and phase not in ACTIVE:
+        how = f", outcome {present['outcome']}" if present.get("outcome") else ""
+        hint = "; `kubectl canary retry` tries the revision again" if phase == "RolledBack" else ""
+        raise Failure(f"nothing to {verb}: attempt {present['id']} has ended (phase {phase}{how}){hint}")
 
 
 def gate_of(attempt: Object, step: int | None) -> int:
@@ -153,6 +172,8 @@ def digest_of(attempt: Object) -> str:
 def sentence(decision: Object) -> str:
     """What the person is about to say."""
     spec = decision["spec"]
+    if "permits" in spec:
+        return f"{spec['decision']} {plain(spec['permits'])} of {plain(spec['canary'])} until {spec['expiresAt']}"
     step = f", step {spec['step']}" if "step" in spec else ""
     what = f" ({plain(spec['digest'], 120)})" if spec["digest"] else ""
     return f"{spec['decision']} attempt {plain(spec['attempt'])}{step} of {plain(spec['canary'])}{what}"

@@ -217,6 +217,21 @@ def build_parser() -> argparse.ArgumentParser:
             )
         else:
             decision.set_defaults(step=None)
+        decision.set_defaults(permits="")
+
+    permit = add(
+        "permit",
+        "do one destructive act on what carries users",
+        "In namespaces with the label serin.dev/protected=true, what a Canary's users stand on is not deleted, and\n"
+        "configuration that its pods read is not edited in place, without this. It is for you alone, and for an hour\n"
+        "at most.",
+        "decisions:run",
+    )
+    permit.add_argument("name", help="name of the Canary")
+    permit.add_argument("permits", metavar="KIND/NAME", help="such as Deployment/checkout or ConfigMap/settings")
+    permit.add_argument("--reason", required=True, metavar="TEXT", help="why; the Canary keeps it")
+    permit.add_argument("--for", dest="lasting", type=_seconds, default=900.0, metavar="15m", help="how long it stands")
+    permit.set_defaults(step=None, attempt="", yes=True)
 
     plan = add(
         "plan",

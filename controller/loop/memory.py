@@ -66,6 +66,7 @@ class SaidSpec(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
     canary: str = ""
     attempt: str = ""
     freeze: FreezeNamed | None = None
+    permits: str = ""
     step: int = 0
     reason: str = ""
     groups: tuple[str, ...] = ()
@@ -188,6 +189,7 @@ class KubeMemory:
                 digest=one.spec.digest,
                 plan_digest=one.spec.plan_digest,
                 expires_at=one.spec.expires_at,
+                permits=one.spec.permits,
                 at=one.metadata.creation_timestamp or datetime.now(UTC),
             )
             for one in self._said.of(ref.key)

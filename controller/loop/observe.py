@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from controller.errors import NeedsUser, NotFound, SourceUnavailable
 from controller.loop.guard import frozen_now, read_ruling, with_bars
 from controller.loop.world import World
-from controller.model.spec import Analysis, CanarySpec
+from controller.model.spec import Analysis, CanarySpec, Verb
 from controller.model.status import ACTIVE, Phase, Status
 from controller.model.world import CanaryPods, DecisionSeen, Observed, Pins, RecordSeen, Target, Verdict, Weight
 from controller.ports import CanarySeen, Ref
@@ -152,7 +152,8 @@ async def _with_rights(
     attempt = status.attempt
 
     async def ask(one: DecisionSeen) -> DecisionSeen:
-        if one.verb not in LETS_THROUGH or attempt is None or one.attempt != attempt.id:
+        about_this = one.verb is Verb.PERMIT or (attempt is not None and one.attempt == attempt.id)
+        if one.verb not in LETS_THROUGH or not about_this:
             return one
         verb = one.verb.value.lower()
         return replace(one, may=await world.rights.may(one.by, one.groups, verb, ref.namespace, ref.name))

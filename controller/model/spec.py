@@ -283,6 +283,8 @@ class Verb(StrEnum):
     RESUME = "Resume"
     BREAK_GLASS = "BreakGlass"
     """approvals and freezes are passed over until it expires; a failing verdict is not"""
+    PERMIT = "Permit"
+    """one destructive act of whoever writes it, on something that carries users, until it expires"""
     THAW = "Thaw"
     """one of the two owners' words that take a Freeze off; names the Freeze and no Canary"""
 
@@ -292,6 +294,10 @@ class FreezeRef(Model):
 
     name: Name
     uid: Annotated[str, Field(min_length=1, max_length=64)]
+
+
+PERMITTED = r"^((Deployment|Service|PersistentVolumeClaim|ConfigMap|Secret)/[a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$"
+"""what a Permit may be for: `Kind/name`"""
 
 
 class DecisionSpec(Model):
@@ -307,12 +313,18 @@ class DecisionSpec(Model):
                     "use kubectl canary approve",
                 },
                 {
-                    "rule": "self.decision != 'BreakGlass' || has(self.expiresAt)",
-                    "message": "a BreakGlass names its end, spec.expiresAt: use kubectl canary break-glass --for 1h",
+                    "rule": "!(self.decision in ['BreakGlass', 'Permit']) || has(self.expiresAt)",
+                    "message": "a BreakGlass and a Permit name their end, spec.expiresAt: "
+                    "kubectl canary writes it for you",
+                },
+                {
+                    "rule": "(self.decision == 'Permit') == (self.permits != '')",
+                    "message": "a Permit names what it is for, spec.permits, such as Deployment/checkout; "
+                    "nothing else does",
                 },
                 {
                     "rule": "self.decision == 'Thaw' ? has(self.freeze) && self.canary == '' && self.attempt == '' : "
-                    "!has(self.freeze) && self.canary != '' && self.attempt != ''",
+                    "!has(self.freeze) && self.canary != '' && (self.attempt != '' || self.decision == 'Permit')",
                     "message": "name the Canary and the attempt this is about, "
                     "or with decision Thaw the freeze and nothing else",
                 },
@@ -329,6 +341,7 @@ class DecisionSpec(Model):
         Field(max_length=100, description="groups of whoever decides, without system: ones; admission checks each"),
     ] = ()
     attempt: Annotated[str, Field(max_length=63)] = ""
+    permits: Annotated[str, Field(max_length=300, pattern=PERMITTED)] = ""
     step: Annotated[int, Field(ge=0, le=60)] | None = None
     digest: Annotated[str, Field(max_length=512)] = ""
     plan_digest: Annotated[str, Field(max_length=128)] = ""

@@ -139,6 +139,15 @@ class Answered(Value, frozen=True):
     """from then on it stands for nothing"""
 
 
+class Permitted(Value, frozen=True):
+    """A destructive act that one person may do until then; admission looks here."""
+
+    what: Annotated[str, Meta(max_length=300)]
+    """`Kind/name`"""
+    by: Annotated[str, Meta(max_length=256)]
+    until: datetime
+
+
 class Attempt(Value, frozen=True):
     """One attempt to bring one revision to users."""
 
@@ -273,6 +282,7 @@ class Status(Value, frozen=True):
     rejected: Short = ""
     """template hash of the last revision that was rolled back; it is not tried again without a Retry"""
     decisions: Annotated[tuple[Answered, ...], Meta(max_length=20)] = ()
+    permits: Annotated[tuple[Permitted, ...], Meta(max_length=20)] = ()
     conditions: Annotated[tuple[Condition, ...], Meta(max_length=16)] = ()
     step_shown: Short = ""
     verdict_shown: Short = ""

@@ -115,6 +115,8 @@ class DecisionSeen:
     digest: str = ""
     plan_digest: str = ""
     expires_at: datetime | None = None
+    permits: str = ""
+    """`Kind/name` that a Permit is for"""
     may: bool | None = True
     """the person holds the right now; None when the API server did not say"""
     barred: str = ""

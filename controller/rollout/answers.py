@@ -13,11 +13,12 @@ import msgspec
 from controller.model.bound import bound_digest
 from controller.model.guarded import Gate
 from controller.model.spec import Verb
-from controller.model.status import ACTIVE, Answered, Attempt, Outcome, Phase, Status
+from controller.model.status import ACTIVE, Answered, Attempt, Outcome, Permitted, Phase, Status
 from controller.model.world import DecisionSeen
 
 KEPT = 20
-LETS_THROUGH = frozenset({Verb.APPROVE, Verb.PROMOTE, Verb.RETRY, Verb.RESUME, Verb.BREAK_GLASS})
+PERMITS = 20
+LETS_THROUGH = frozenset({Verb.APPROVE, Verb.PROMOTE, Verb.RETRY, Verb.RESUME, Verb.BREAK_GLASS, Verb.PERMIT})
 """may bring users onto the revision: the right is asked for again, and an end counts"""
 STANDING = frozenset({Verb.APPROVE.value, Verb.BREAK_GLASS.value})
 """count until they are used, not once"""
@@ -108,24 +109,29 @@ _ANSWERS = {
     Verb.RETRY: "the rejected revision gets a new attempt",
     Verb.PAUSE: "no raise until a Resume; analysis and rollback go on",
     Verb.RESUME: "going on",
+    Verb.PERMIT: "permitted until it expires, to whoever wrote it",
     Verb.BREAK_GLASS: "glass broken: no approval and no freeze stands before this attempt until it expires",
 }
 
 
 def _refusal(status: Status, said: DecisionSeen, now: datetime) -> str:
     """Why this Decision has no effect; empty when it has one."""
-    attempt = status.attempt
     if said.verb is Verb.THAW:
         return "a Thaw is about a Freeze and not about a Canary"
-    if attempt is None:
-        return "nothing to decide: there is no rollout"
-    if said.attempt != attempt.id:
-        return f"spoke about attempt {said.attempt}; the present one is {attempt.id}: decide again about that one"
     if said.verb in LETS_THROUGH and said.expires_at is not None and now >= said.expires_at:
         return f"spec.expiresAt: it expired at {said.expires_at:%Y-%m-%d %H:%M:%S} UTC: decide again"
     if not said.may:
         verb = said.verb.value.lower()
         return f"{said.by} does not hold the verb {verb} on this Canary now, alone or by spec.groups: nothing moves"
+    if said.verb is Verb.PERMIT:
+        return (
+            "" if said.expires_at is not None and said.permits else "spec.permits and spec.expiresAt: both are needed"
+        )
+    attempt = status.attempt
+    if attempt is None:
+        return "nothing to decide: there is no rollout"
+    if said.attempt != attempt.id:
+        return f"spoke about attempt {said.attempt}; the present one is {attempt.id}: decide again about that one"
     if said.verb is Verb.RETRY:
         return "" if status.phase is Phase.ROLLED_BACK else "nothing to retry: this attempt was not rolled back"
     if status.phase not in ACTIVE or status.phase is Phase.ROLLING_BACK:
@@ -204,6 +210,10 @@ def _effect(status: Status, said: DecisionSeen, now: datetime) -> Status:
             return status.with_attempt(entered_at=now)
         case Verb.APPROVE | Verb.BREAK_GLASS | Verb.THAW:
             return status
+        case Verb.PERMIT:
+            assert said.expires_at is not None
+            permitted = Permitted(said.permits, said.by, said.expires_at)
+            return status.but(permits=(*status.permits, permitted)[-PERMITS:])
 
 
 def get_out(status: Status, outcome: Outcome, message: str, now: datetime) -> Status:

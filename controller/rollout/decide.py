@@ -70,7 +70,18 @@ ENDED_BADLY = frozenset({Outcome.ROLLED_BACK, Outcome.ABORTED, Outcome.REJECTED}
 
 def decide(seen: Observed, now: datetime) -> Decision:
     """The one thing to do now."""
-    return _told(seen, _decide(seen, now), now)
+    return _told(seen, _permits_ended(seen, _decide(seen, now), now), now)
+
+
+def _permits_ended(seen: Observed, decision: Decision, now: datetime) -> Decision:
+    """Where nothing else is to do, permits that have expired are taken back; the next end is waited for."""
+    standing = tuple(one for one in seen.status.permits if now < one.until)
+    if not isinstance(decision, Wait) or not seen.status.permits:
+        return decision
+    if standing != seen.status.permits:
+        return Become(seen.status.but(permits=standing), seen.status.reason or "PermitEnded", seen.status.message)
+    ends = min(one.until for one in standing)
+    return Wait(decision.reason, decision.message, min(decision.until or ends, ends))
 
 
 def decide_refused(seen: Observed, error: SerinError, now: datetime) -> Decision:

@@ -23,6 +23,7 @@ def options(command: str, **changes: object) -> argparse.Namespace:
         "step": None,
         "yes": True,
         "lasting": 0.0,
+        "permits": "",
     }
     return argparse.Namespace(command=command, **{**usual, **changes})
 
@@ -107,7 +108,7 @@ def test_what_brings_users_onto_a_revision_needs_a_yes_where_nobody_can_be_asked
 
 
 def test_groups_are_written_without_those_every_login_has() -> None:
-    cluster = MemoryCluster({PATH: canary()})
+    cluster = MemoryCluster({PATH: canary(decisions=[{"uid": "u-said", "taken": True}])})
 
     decisions.run(options("abort"), cluster, Screen())
 
@@ -127,3 +128,14 @@ def test_images_are_named_by_the_digest_that_was_approved_so_that_a_moved_tag_sh
 
     assert decisions.digest_of(seen) == "shop:2@sha256:ab,proxy:1"
     assert decisions.digest_of(attempt(images=["x" * 300, "y" * 300])).startswith("sha256:")
+
+
+def test_a_permit_needs_no_rollout_and_names_its_object_and_end() -> None:
+    idle = canary(phase="Idle", attempt=None, decisions=[{"uid": "u-said", "taken": True}])
+    cluster = MemoryCluster({PATH: idle})
+
+    decisions.run(options("permit", permits="Service/checkout", lasting=900.0), cluster, Screen())
+
+    spec = cluster.created[0]["spec"]
+    assert (spec["decision"], spec["permits"], "attempt" in spec) == ("Permit", "Service/checkout", False)
+    assert "expiresAt" in spec

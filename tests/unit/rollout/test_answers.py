@@ -11,12 +11,12 @@ import pytest
 from controller.model.evidence import Evidence, ImageSeen
 from controller.model.guarded import Gate
 from controller.model.spec import Verb
-from controller.model.status import Answered, Outcome, Phase, Status
-from controller.model.world import DecisionSeen
+from controller.model.status import Answered, Outcome, Permitted, Phase, Status
+from controller.model.world import DecisionSeen, Pins, Weight
 from controller.rollout.answers import LETS_THROUGH, answer, approvers, broken_glass
 from controller.rollout.decide import decide
 from controller.rollout.moves import Become, Wait
-from tests.builders import NOON, gated, observed, status
+from tests.builders import NOON, OLD, gated, observed, status, target
 
 HOUR = timedelta(hours=1)
 NOBODY = frozenset[str]()
@@ -153,3 +153,35 @@ def test_an_approval_counts_only_for_gates_that_ask_for_one_of_the_persons_group
     assert (stranger.taken, owner.taken) == (False, True)
     assert stranger.answer == "alice is in none of the groups that rule strict/people asks for: sre or owners"
     assert approvers(status(attempt=asked.attempt, decisions=(owner,)), gate, NOON, NOBODY) == ("alice",)
+
+
+def test_a_permit_stands_for_whoever_wrote_it_until_it_expires() -> None:
+    said = says(Verb.PERMIT, attempt="", permits="Deployment/checkout", expires_at=NOON + HOUR)
+    idle = status(Phase.IDLE, attempt=None, weight=0.0, holding=False)
+
+    permitted = answer(idle, said, NOON)
+
+    assert permitted.permits == (Permitted("Deployment/checkout", "alice", NOON + HOUR),)
+    seen = observed(status=permitted, target=target(template_hash=OLD, paused=False), pins=Pins(), weight=Weight())
+    waiting = decide(seen, NOON)
+    assert getattr(waiting, "until", None) == NOON + HOUR or isinstance(waiting, Become)
+    ended = decide(seen, NOON + HOUR)
+    assert isinstance(ended, Become)
+    assert ended.status.permits == ()
+
+
+@pytest.mark.parametrize("changes", [{"expires_at": NOON}, {"may": False}, {"permits": ""}, {"expires_at": None}])
+def test_a_permit_without_right_end_or_object_permits_nothing(changes: dict[str, Any]) -> None:
+    said = says(Verb.PERMIT, **{"permits": "Service/checkout", "expires_at": NOON + HOUR} | changes)
+
+    assert answer(status(), said, NOON).permits == ()
+
+
+def test_an_expired_permit_stands_before_no_rollback() -> None:
+    given = status(attempt=GATED, permits=(Permitted("Service/checkout", "alice", NOON - HOUR),))
+    failing = replace(observed(status=given).verdict, fail=True)
+
+    decision = decide(observed(status=given, verdict=failing), NOON)
+
+    assert isinstance(decision, Become)
+    assert decision.status.phase is Phase.ROLLING_BACK
