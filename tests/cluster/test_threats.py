@@ -1,0 +1,419 @@
+"""Attacks on who may decide and on what is recorded, tried through the real API server as real users.
+
+Each test carries the number of its threat (docs/threat-model.md) and names the rule that refuses. They share one
+rollout that waits at a gate, so their order is that of the file: the last one breaks the glass and lets it through.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from controller.cli.decisions import digest_of
+from controller.model.chain import digest_of as seal_of
+from tests.cluster.conftest import RunningCluster
+from tests.cluster.objects import CommandFailed, apply, eventually, get, kubectl, namespace_object
+from tests.cluster.serin import StartStory, Story, canary_object, plugin, serin, start, start_shop, step
+
+__all__ = ["serin", "start"]
+
+ADMISSION = Path(__file__).parents[2] / "manifests" / "admission"
+OWNERS = "owners"
+AGENTS = "serin:agents"
+ROLES = {"olga": "canary-approver", "mallory": "canary-approver", "bea": "canary-breakglass", "eve": "edit"}
+"""people of the tests and their role; otto holds canary-approver by the group owners"""
+
+Object = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def gate(serin: None, cluster: RunningCluster) -> Iterator[Story]:
+    """A rollout that waits for an approval, whose template claims that a person wrote it."""
+    name = f"threats-{uuid.uuid4().hex[:8]}"
+    apply([namespace_object(name)])
+    eventually(lambda: kubectl("get", "serviceaccount", "default", "-n", name))
+    for user, role in ROLES.items():
+        kubectl("create", "rolebinding", user, f"--clusterrole={role}", f"--user={user}", "-n", name)
+    kubectl("create", "rolebinding", OWNERS, "--clusterrole=canary-approver", f"--group={OWNERS}", "-n", name)
+    kubectl("create", "rolebinding", "cd", "--clusterrole=canary-approver", f"--serviceaccount={name}:cd", "-n", name)
+    story = StartStory(name)(step(20, "1h", approval={}), step(50, "1h"), processes=False)
+    story.edit("v2", annotations={"serin.dev/origin": "human"})
+    story.until_weight(20)
+    assert story.decide("promote").code == 0
+    story.until_reason("AwaitingApproval")
+    yield story
+    kubectl("delete", "namespace", name, "--wait=false")
+
+
+def decision(story: Story, verb: str, by: str, **changes: Any) -> Object:
+    """What the plugin would write about the present attempt; changes are of its spec."""
+    attempt = story.attempt()
+    usual: Object = {
+        "canary": story.name,
+        "decision": verb,
+        "by": by,
+        "attempt": attempt["id"],
+        "digest": digest_of(attempt),
+        "planDigest": attempt["planDigest"],
+        "reason": "seen in the dashboards",
+    }
+    if verb == "Approve":
+        usual["step"] = 1
+    spec = {name: value for name, value in (usual | changes).items() if value is not None}
+    return {
+        "apiVersion": "serin.dev/v1alpha1",
+        "kind": "Decision",
+        "metadata": {"name": f"d-{uuid.uuid4().hex[:8]}", "namespace": story.namespace},
+        "spec": spec,
+    }
+
+
+def refusal(*words: str, stdin: object = None, user: str = "", groups: tuple[str, ...] = ()) -> str:
+    """What the API server says no with."""
+    with pytest.raises(CommandFailed) as refused:
+        kubectl(*words, stdin=stdin, user=user, groups=groups)
+    return str(refused.value)
+
+
+def refused_decision(story: Story, user: str, body: Object, groups: tuple[str, ...] = ()) -> str:
+    return refusal("create", "-f", "-", stdin=body, user=user, groups=groups)
+
+
+def answer_to(story: Story, user: str, body: Object, groups: tuple[str, ...] = ()) -> Object:
+    """Admission lets it in: what the controller answers."""
+    kubectl("create", "-f", "-", stdin=body, user=user, groups=groups)
+    uid = get("decision", body["metadata"]["name"], story.namespace)["metadata"]["uid"]
+    found = story.until(lambda now: [one for one in now.get("decisions", ()) if one["uid"] == uid], within=10)
+    return next(one for one in found["decisions"] if one["uid"] == uid)
+
+
+def in_(span: timedelta) -> str:
+    return f"{datetime.now(UTC) + span:%Y-%m-%dT%H:%M:%SZ}"
+
+
+def test_t1_an_annotation_that_claims_a_person_wrote_it_loosens_nothing(gate: Story) -> None:
+    attempt = gate.attempt()
+
+    assert (attempt.get("origin", "unknown"), attempt["claimedOrigin"]) == ("unknown", "human")
+    (record,) = gate.records()
+    assert record["origin"] == {"claimed": "human", "treated": "unknown", "trust": "T1"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"digest": "registry.local/shop:v2@sha256:0"}, "spec.digest: this attempt has registry.local/shop:v2"),
+        ({"digest": None}, "found nothing"),
+        ({"planDigest": "sha256:of-a-milder-plan"}, "spec.planDigest: this attempt has sha256:"),
+    ],
+    ids=["another image", "no image", "another plan"],
+)
+def test_t3_an_approval_of_another_image_or_plan_opens_nothing(gate: Story, changes: Object, said: str) -> None:
+    answer = answer_to(gate, "olga", decision(gate, "Approve", "olga", **changes))
+
+    assert (answer.get("taken", False), said in answer["answer"]) == (False, True), answer
+    assert gate.status()["reason"] == "AwaitingApproval"
+
+
+def test_t4_nobody_approves_in_the_name_of_another(gate: Story) -> None:
+    said = refused_decision(gate, "mallory", decision(gate, "Approve", "olga"))
+
+    assert "serin-decisions" in said
+    assert "spec.by must be you (mallory), not olga" in said
+
+
+def test_t5_the_account_of_a_delivery_tool_approves_nothing_though_it_holds_the_verb(gate: Story) -> None:
+    account = f"system:serviceaccount:{gate.namespace}:cd"
+    groups = ("system:serviceaccounts", f"system:serviceaccounts:{gate.namespace}")
+
+    said = refused_decision(gate, account, decision(gate, "Approve", account), groups)
+
+    assert "a service account cannot decide" in said
+
+
+@pytest.mark.parametrize(
+    ("user", "changes", "said"),
+    [
+        ("eve", {}, "you need the verb approve on canaries.serin.dev shop"),
+        ("olga", {"groups": [OWNERS]}, f"spec.groups: you are not in {OWNERS}"),
+        ("olga", {"expiresAt": "2020-01-01T00:00:00Z"}, "has passed"),
+        ("olga", {"reason": "see https://bob:pa55word@host"}, "looks like it holds a credential"),
+        ("olga", {"attempt": None}, "name the attempt"),
+    ],
+    ids=["without the verb", "a group that is not theirs", "expired", "a credential in it", "about nothing"],
+)
+def test_t6_an_approval_by_whoever_may_not_is_refused(gate: Story, user: str, changes: Object, said: str) -> None:
+    assert said in refused_decision(gate, user, decision(gate, "Approve", user, **changes))
+
+
+def test_t6_a_right_that_is_not_found_again_when_it_is_used_counts_for_nothing(gate: Story) -> None:
+    """Admission saw otto's group; without it in the Decision, the controller cannot find his right again."""
+    answer = answer_to(gate, "otto", decision(gate, "Approve", "otto"), (OWNERS,))
+
+    assert not answer.get("taken")
+    assert "otto does not hold the verb approve" in answer["answer"]
+
+
+def test_t7_a_status_that_fakes_a_verdict_is_refused_to_everybody(gate: Story) -> None:
+    fake = ("patch", "canary", "shop", "-n", gate.namespace, "--subresource=status", "--type=merge")
+    passed = json.dumps({"status": {"phase": "Releasing"}})
+
+    assert "cannot patch resource" in refusal(*fake, "-p", passed, user="eve")
+    assert "written by its controller only" in refusal(*fake, "-p", passed)
+
+
+def test_t8_a_record_is_neither_forged_nor_changed_nor_deleted_nor_replaced(gate: Story) -> None:
+    (record,) = get("releaserecords", "", gate.namespace)["items"]
+    name, where = record["metadata"]["name"], ("-n", gate.namespace)
+    forged = record | {"metadata": {"name": "shop-x", "namespace": gate.namespace}}
+    edit = json.dumps({"spec": {"origin": {"treated": "human"}}})
+    only = "release records are written by Serin's controller only"
+
+    assert only in refusal("create", "-f", "-", stdin=forged)
+    assert only in refusal("patch", "releaserecord", name, *where, "--type=merge", "-p", edit)
+    assert only in refusal("label", "releaserecord", name, *where, "serin.dev/canary=other", "--overwrite")
+    assert "kept for 90 days" in refusal("delete", "releaserecord", name, *where)
+    assert "kept for 90 days" in refusal("delete", "releaserecords", "--all", *where)
+    assert "forbidden" in refusal("delete", "releaserecord", name, *where, user="eve").lower()
+
+
+def test_t9_a_decision_cannot_be_dated_back_nor_given_another_author_by_its_metadata(gate: Story) -> None:
+    body = decision(gate, "Approve", "olga", digest="another")
+    body["metadata"] |= {
+        "creationTimestamp": "2020-01-01T00:00:00Z",
+        "managedFields": [{"manager": "serin", "operation": "Update", "apiVersion": "serin.dev/v1alpha1"}],
+    }
+
+    answer = answer_to(gate, "olga", body)
+
+    stored = get("decision", body["metadata"]["name"], gate.namespace)["metadata"]["creationTimestamp"]
+    assert datetime.fromisoformat(stored) > datetime.now(UTC) - timedelta(minutes=5)
+    assert datetime.fromisoformat(answer["at"]) > datetime.now(UTC) - timedelta(minutes=5)
+    assert "not olga" in refusal(
+        "create", "--field-manager=olga", "-f", "-", stdin=decision(gate, "Approve", "olga"), user="mallory"
+    )
+
+
+def test_t11_a_query_that_always_passes_is_no_query(serin: None, start: StartStory) -> None:
+    """Tenants name a source; whoever writes one meets the grammar of its templates."""
+    source: Object = {
+        "apiVersion": "serin.dev/v1alpha1",
+        "kind": "MetricsSource",
+        "metadata": {"name": "always-passes"},
+        "spec": {
+            "url": "http://127.0.0.1:9090",
+            "templates": {"gateway": {"requests": "vector(1)", "errors": "vector(0)"}},
+        },
+    }
+    kubectl("create", "rolebinding", "eve", "--clusterrole=edit", "--user=eve", "-n", start.namespace)
+    assert "forbidden" in refusal("create", "-f", "-", stdin=source, user="eve").lower()
+    apply([source])
+    try:
+        story = start_shop(start.namespace)
+        analysis = {"source": "always-passes"}
+        apply([canary_object(start.namespace, [step(50)], analysis=analysis)])
+        refused = story.until(lambda now: "is not one selector" in now.get("message", ""), within=20)
+    finally:
+        kubectl("delete", "metricssource", "always-passes")
+
+    assert refused["phase"] == "Pending", "what cannot be judged is never released"
+
+
+def test_t16_whoever_cannot_edit_a_workload_points_no_canary_at_it(gate: Story) -> None:
+    kubectl(
+        "create", "role", "only-canaries", "--verb=create,patch", "--resource=canaries.serin.dev", "-n", gate.namespace
+    )
+    kubectl("create", "rolebinding", "lea", "--role=only-canaries", "--user=lea", "-n", gate.namespace)
+
+    body = canary_object(gate.namespace, [step(50)], name="deputy")
+
+    assert "you need the verb patch on it" in eventually(
+        lambda: refusal("create", "-f", "-", stdin=body, user="lea"), within=5
+    )
+
+
+@pytest.mark.parametrize(
+    "words", [("delete", "freeze", "stop"), ("patch", "freeze", "stop", "-p", "{}", "--type=merge")]
+)
+def test_t20_a_tenant_neither_lifts_nor_moves_the_kill_switch(gate: Story, words: tuple[str, ...]) -> None:
+    body = {"apiVersion": "serin.dev/v1alpha1", "kind": "Freeze", "metadata": {"name": "stop"}, "spec": {"reason": "x"}}
+
+    assert "forbidden" in refusal(*words, user="eve").lower()
+    assert "forbidden" in refusal("create", "-f", "-", stdin=body, user="eve").lower()
+
+
+@pytest.mark.parametrize(
+    ("user", "changes", "said"),
+    [
+        ("olga", {"expiresAt": "1h"}, "you need the verb breakglass"),
+        ("bea", {"expiresAt": "5h"}, "a BreakGlass stands for 4 hours at most"),
+        ("bea", {}, "name their end"),
+        ("bea", {"expiresAt": "1h", "reason": " "}, "spec.reason: write why"),
+    ],
+    ids=["an approver", "too long", "for ever", "without a reason"],
+)
+def test_t22_glass_is_broken_by_few_for_a_while_and_for_a_reason(
+    gate: Story, user: str, changes: Object, said: str
+) -> None:
+    if "expiresAt" in changes:
+        changes = changes | {"expiresAt": in_(timedelta(hours=int(changes["expiresAt"][0])))}
+
+    assert said in refused_decision(gate, user, decision(gate, "BreakGlass", user, **changes))
+
+
+def test_t22_broken_glass_lets_the_release_through_and_stays_on_the_record(gate: Story) -> None:
+    answer = answer_to(gate, "bea", decision(gate, "BreakGlass", "bea", expiresAt=in_(timedelta(hours=1))))
+
+    assert answer["taken"]
+    assert gate.until_ended()["outcome"] == "Promoted"
+
+    def loud() -> bool:
+        events = get("events", "", gate.namespace)["items"]
+        return any(one["reason"] == "GlassBroken" and one["type"] == "Warning" for one in events)
+
+    eventually(loud)
+    record = eventually(lambda: next(one for one in gate.records() if one.get("outcome")), within=20)
+    assert record["glassBroken"] is True
+    assert {one["by"] for one in record["decisions"] if one["decision"] == "Approve" and not one.get("taken")} == {
+        "olga",
+        "otto",
+    }, "who was refused is on the record too"
+    verified = plugin("records", "verify", "-n", gate.namespace)
+    assert verified.code == 0, verified.text
+
+
+def test_t8_whoever_takes_the_policies_away_and_changes_a_record_is_found_out(gate: Story) -> None:
+    """Last, because it leaves a forged record behind."""
+    name = gate.records()[0]["canary"] + "-" + gate.records()[0]["attempt"]
+    binding = ("validatingadmissionpolicybinding", "serin-records")
+    stored = get(*binding)
+    kubectl("delete", *binding)
+    try:
+        spec = gate.records()[0] | {"glassBroken": False}
+
+        def forge(patch: Object) -> str:
+            body = json.dumps({"spec": patch})
+            return kubectl("patch", "releaserecord", name, "-n", gate.namespace, "--type=merge", "-p", body)
+
+        eventually(lambda: forge({"glassBroken": False}), within=15)
+        naive = plugin("records", "verify", "-n", gate.namespace)
+        forge({"hash": seal_of(spec)})
+        clever = plugin("records", "verify", "-n", gate.namespace)
+    finally:
+        kubectl("create", "-f", "-", stdin=_bare(stored))
+
+    assert (naive.code, f"{name} was changed after it was sealed" in naive.text) == (1, True), naive.text
+    assert clever.code == 1, "sealed anew, it is not the head that the Canary's status knows"
+
+
+def _bare(item: Object) -> Object:
+    kept = {name: item["metadata"][name] for name in ("name", "labels", "annotations") if name in item["metadata"]}
+    return {"apiVersion": item["apiVersion"], "kind": item["kind"], "metadata": kept, "spec": item["spec"]}
+
+
+# -- destructive acts -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def protected(serin: None, cluster: RunningCluster) -> Iterator[Story]:
+    """A workload at rest whose pods read a ConfigMap, in a namespace that opted in."""
+    name = f"protected-{uuid.uuid4().hex[:8]}"
+    apply([namespace_object(name)])
+    eventually(lambda: kubectl("get", "serviceaccount", "default", "-n", name))
+    kubectl("create", "configmap", "settings", "--from-literal=level=info", "-n", name)
+    story = StartStory(name)(step(50, "1h"), processes=False)
+    story.edit("v1")
+    kubectl("label", "namespace", name, "serin.dev/protected=true")
+    for user in ("olga", "otto"):
+        for role in ("admin", "canary-approver"):
+            kubectl("create", "rolebinding", f"{user}-{role}", f"--clusterrole={role}", f"--user={user}", "-n", name)
+    yield story
+    kubectl("label", "namespace", name, "serin.dev/protected-")
+    kubectl("delete", "namespace", name, "--wait=false")
+
+
+def test_what_carries_users_is_not_deleted_without_a_fresh_decision(protected: Story) -> None:
+    for kind in ("deployment", "service"):
+        delete = ("delete", kind, "shop", "-n", protected.namespace, "--wait=false")
+        said = eventually(lambda delete=delete: refusal(*delete, "--dry-run=server", user="olga"), within=10)  # type: ignore[misc]
+        assert f"kubectl canary permit shop {kind.capitalize()}/shop" in said
+        assert "is an agent: a person must do this" in refusal(
+            *delete, "--dry-run=server", user="agent", groups=(AGENTS, "system:masters")
+        )
+
+    said = refusal("delete", "namespace", protected.namespace, "--wait=false")
+    assert "take the label serin.dev/protected off first" in said
+    unprotect = ("label", "namespace", protected.namespace, "serin.dev/protected-")
+    assert "is an agent" in refusal(*unprotect, user="agent", groups=(AGENTS, "system:masters"))
+
+
+def test_a_permit_is_for_one_person_one_object_and_a_while(protected: Story) -> None:
+    ends = datetime.now(UTC) + timedelta(seconds=8)
+    body: Object = {
+        "apiVersion": "serin.dev/v1alpha1",
+        "kind": "Decision",
+        "metadata": {"name": "permit", "namespace": protected.namespace},
+        "spec": {
+            "canary": "shop",
+            "decision": "Permit",
+            "by": "olga",
+            "permits": "Service/shop",
+            "expiresAt": f"{ends:%Y-%m-%dT%H:%M:%SZ}",
+            "reason": "moved to another cluster",
+        },
+    }
+    kubectl("create", "-f", "-", stdin=body, user="olga")
+    protected.until(lambda now: now.get("permits"), within=5)
+    delete = ("delete", "service", "shop", "-n", protected.namespace, "--dry-run=server")
+
+    eventually(lambda: kubectl(*delete, user="olga"), within=5)
+    assert "fresh Decision" in refusal(*delete, user="otto")
+    assert "fresh Decision" in refusal(
+        "delete", "deployment", "shop", "-n", protected.namespace, "--dry-run=server", user="olga"
+    )
+    protected.until(lambda now: not now.get("permits"), within=20)
+    assert "fresh Decision" in eventually(lambda: refusal(*delete, user="olga"), within=5)
+
+
+def test_a_namespace_with_a_canary_in_flight_is_deleted_whole(start: StartStory) -> None:
+    story = start(step(50, "1h"), processes=False)
+    story.edit("v2")
+    story.until_weight(50)
+
+    kubectl("delete", "namespace", story.namespace, "--timeout=90s")
+
+    assert not kubectl("get", "namespace", story.namespace, "--ignore-not-found", "-o", "name")
+    kubectl("create", "namespace", story.namespace)
+
+
+def test_every_policy_is_understood_by_the_api_server(serin: None) -> None:
+    ours = [
+        item["metadata"]["name"]
+        for path in ADMISSION.glob("*.yaml")
+        for item in yaml.safe_load_all(path.read_text())
+        if item["kind"] == "ValidatingAdmissionPolicy"
+    ]
+
+    def warnings() -> list[tuple[str, str]]:
+        found = [get("validatingadmissionpolicy", name) for name in ours]
+        assert all(one.get("status", {}).get("observedGeneration") for one in found), "not looked at yet"
+        checked = [(one["metadata"]["name"], one["status"].get("typeChecking") or {}) for one in found]
+        return [(name, each["warning"]) for name, type in checked for each in type.get("expressionWarnings", ())]
+
+    started = time.monotonic()
+    while time.monotonic() - started < 20:
+        try:
+            assert warnings() == []
+            return
+        except AssertionError as error:
+            if "not looked at yet" not in str(error):
+                raise
+            time.sleep(0.5)
