@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-GROWING = {"steps": 100, "verdicts": 40, "retreats": 20, "decisions": 100}
+GROWING = {"steps": 100, "verdicts": 40, "retreats": 20, "decisions": 100, "freezes": 100}
 """the lists of a record, and how many entries fit; the first ones stay"""
 
 

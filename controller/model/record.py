@@ -13,6 +13,7 @@ from msgspec import Meta
 
 from controller.model.chain import GROWING
 from controller.model.evidence import Evidence
+from controller.model.guarded import Clamp, FreezeSeen, Gate, PlanStep, Touched
 from controller.model.status import Course, Judged, Short, StepSeen, Text
 from controller.model.value import Value
 
@@ -62,12 +63,26 @@ class ReleaseRecordSpec(Value, frozen=True):
     origin: OriginSeen = OriginSeen()
     evidence: Evidence | None = None
     """what was known of its origin when it began: tools and models, digests of prompts, people's edits, who answers"""
+    classes: Annotated[tuple[Touched, ...], Meta(max_length=9)] = ()
+    """what kind of change it was, and the places in the template that show it"""
+    authors: Annotated[tuple[Annotated[str, Meta(max_length=256)], ...], Meta(max_length=100)] = ()
+    """who could not approve it"""
+    policies: Annotated[tuple[Annotated[str, Meta(max_length=300)], ...], Meta(max_length=40)] = ()
+    """every policy that applied when it began, and as which version"""
+    clamps: Annotated[tuple[Clamp, ...], Meta(max_length=40)] = ()
+    """what they changed, and by which rule"""
+    plan: Annotated[tuple[PlanStep, ...], Meta(max_length=60)] = ()
+    """the steps, as policies left them"""
+    gates: Annotated[tuple[Gate, ...], Meta(max_length=200)] = ()
+    """who had to agree, before which step"""
     plan_digest: Hash = ""
     steps: Annotated[tuple[StepSeen, ...], Meta(max_length=GROWING["steps"])] = ()
     verdicts: Annotated[tuple[Judged, ...], Meta(max_length=GROWING["verdicts"])] = ()
     retreats: Annotated[tuple[Judged, ...], Meta(max_length=GROWING["retreats"])] = ()
     decisions: Annotated[tuple[Said, ...], Meta(max_length=GROWING["decisions"])] = ()
     """also those that were refused"""
+    freezes: Annotated[tuple[FreezeSeen, ...], Meta(max_length=GROWING["freezes"])] = ()
+    """those it met, and when it was free of them"""
     glass_broken: bool | None = None
     """somebody used break-glass: approvals and freezes were passed over"""
     outcome: Short | None = None

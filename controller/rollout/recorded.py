@@ -45,11 +45,18 @@ def render_record(canary: str, uid: str, status: Status) -> dict[str, Any]:
         stable_images=attempt.from_images,
         origin=OriginSeen(claimed=attempt.claimed_origin, treated=str(attempt.origin), trust=str(attempt.trust)),
         evidence=None if attempt.evidence == Evidence() else attempt.evidence,
+        classes=attempt.classes,
+        authors=attempt.authors,
+        policies=attempt.policies,
+        clamps=attempt.clamps,
+        plan=attempt.plan,
+        gates=attempt.gates,
         plan_digest=attempt.plan_digest,
         steps=attempt.steps_seen,
         verdicts=tuple(map(_finite, attempt.verdicts)),
         retreats=tuple(map(_finite, attempt.retreats)),
         decisions=said,
+        freezes=attempt.freezes,
         glass_broken=any(one.taken and one.decision == Verb.BREAK_GLASS for one in said) or None,
     )
     rendered = redact_all(msgspec.to_builtins(_sealed(record, attempt)))
