@@ -235,7 +235,7 @@ def test_t16_whoever_cannot_edit_a_workload_points_no_canary_at_it(gate: Story) 
 
     body = canary_object(gate.namespace, [step(50)], name="deputy")
 
-    assert "you need the verb patch on it" in eventually(
+    assert "you may not patch deployments.apps shop" in eventually(
         lambda: refusal("create", "-f", "-", stdin=body, user="lea"), within=5
     )
 
