@@ -29,6 +29,7 @@ class OriginSeen(Value, frozen=True):
     claimed: Annotated[str, Meta(max_length=20)] = ""
     treated: Annotated[str, Meta(max_length=20)] = ""
     trust: Annotated[str, Meta(max_length=4)] = ""
+    degree: Annotated[str, Meta(max_length=20)] = ""
 
 
 class Said(Value, frozen=True):

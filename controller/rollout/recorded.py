@@ -43,7 +43,12 @@ def render_record(canary: str, uid: str, status: Status) -> dict[str, Any]:
         stable_hash=attempt.from_hash,
         images=attempt.images,
         stable_images=attempt.from_images,
-        origin=OriginSeen(claimed=attempt.claimed_origin, treated=str(attempt.origin), trust=str(attempt.trust)),
+        origin=OriginSeen(
+            claimed=attempt.claimed_origin,
+            treated=str(attempt.origin),
+            trust=str(attempt.trust),
+            degree=str(attempt.degree),
+        ),
         evidence=None if attempt.evidence == Evidence() else attempt.evidence,
         classes=attempt.classes,
         authors=attempt.authors,

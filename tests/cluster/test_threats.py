@@ -146,7 +146,7 @@ def test_t5_the_account_of_a_delivery_tool_approves_nothing_though_it_holds_the_
         ("olga", {"groups": [OWNERS]}, f"spec.groups: you are not in {OWNERS}"),
         ("olga", {"expiresAt": "2020-01-01T00:00:00Z"}, "has passed"),
         ("olga", {"reason": "see https://bob:pa55word@host"}, "looks like it holds a credential"),
-        ("olga", {"attempt": None}, "name the attempt"),
+        ("olga", {"attempt": None}, "the attempt this is about"),
     ],
     ids=["without the verb", "a group that is not theirs", "expired", "a credential in it", "about nothing"],
 )
