@@ -38,6 +38,8 @@ Takes: root (the chart's context), path, annotations and labels (put on each obj
 {{- $given := .labels | default dict -}}
 {{- $paused := eq (include "serin.hold" $root) "pause" -}}
 {{- $text := $root.Files.Get .path | replace "serin-system" $root.Release.Namespace -}}
+{{- $text = replace "duration('2160h')" (printf "duration('%dh')" (mul 24 $root.Values.records.retentionDays)) $text -}}
+{{- $text = replace "['serin:agents', 'system:serviceaccounts:agents']" (printf "['%s']" (join "', '" $root.Values.protection.agents)) $text -}}
 {{- range regexSplit "(?m)^---\\s*$" $text -1 }}
 {{- $object := fromYaml . }}
 {{- if and $object.kind (not (and $paused (hasPrefix "MutatingAdmissionPolicy" $object.kind))) }}
