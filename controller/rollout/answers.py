@@ -12,6 +12,7 @@ import msgspec
 
 from controller.model.bound import bound_digest
 from controller.model.guarded import Gate
+from controller.model.redact import redact
 from controller.model.spec import Verb
 from controller.model.status import ACTIVE, Answered, Attempt, Outcome, Permitted, Phase, Status
 from controller.model.world import DecisionSeen
@@ -220,7 +221,7 @@ def get_out(status: Status, outcome: Outcome, message: str, now: datetime) -> St
     """Everything goes back to stable: remembered in one write; the next turn sets weight 0."""
     return status.but(phase=Phase.ROLLING_BACK, weight=0.0, fence=status.fence + 1).with_attempt(
         outcome=outcome,
-        outcome_message=message[:1024],
+        outcome_message=redact(message)[:1024],
         entered_at=now,
         baking_since=None,
         resting_since=None,

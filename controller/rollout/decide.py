@@ -9,6 +9,7 @@ in-between for a crash to hit.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import msgspec
@@ -17,6 +18,7 @@ from controller.errors import SerinError
 from controller.model.evidence import Origin
 from controller.model.guarded import FreezeSeen, Frozen, Gate, PlanStep
 from controller.model.policy import OnStart
+from controller.model.redact import redact
 from controller.model.spec import Verb
 from controller.model.status import ACTIVE, Attempt, Head, Judged, Outcome, Phase, Stable, Status, StepSeen
 from controller.model.uses import uses
@@ -834,6 +836,8 @@ def _checkpointed(seen: Observed) -> Status:
 def _told(seen: Observed, decision: Decision, now: datetime) -> Decision:
     """Every change of memory carries its reason, conditions and our term; a new reason to wait is told once."""
     status = seen.status
+    # What pods, routes and people say is passed on to statuses, Events and logs.
+    decision = replace(decision, message=redact(decision.message)[:1024])
     match decision:
         case Do() | Wait(reason="Left" | "NewerStatus"):
             return decision
@@ -853,7 +857,7 @@ def _told(seen: Observed, decision: Decision, now: datetime) -> Decision:
         leader_epoch=max(changed.leader_epoch, seen.term),
         observed_generation=seen.generation,
         reason=reason[:63],
-        message=message[:1024],
+        message=message,
         **_shown(changed, reason),
     )
     return Become(told.but(conditions=render_conditions(told, now)), reason, message)

@@ -9,7 +9,7 @@ import msgspec
 from controller.model.evidence import Author, Evidence, Origin, Tool, Trust
 from controller.model.record import ReleaseRecordSpec
 from controller.model.status import Answered, Head, Judged, Outcome, Phase, Status
-from controller.model.world import Pins, RecordSeen
+from controller.model.world import CanaryPods, Pins, RecordSeen
 from controller.rollout.decide import decide
 from controller.rollout.moves import Become, Do, StoreRecord
 from controller.rollout.recorded import render_record
@@ -111,3 +111,17 @@ def test_two_attempts_of_one_second_have_two_names() -> None:
     assert isinstance(begun, Become)
     assert begun.status.attempt is not None
     assert begun.status.attempt.id == "20260301-120000-2"
+
+
+def test_what_pods_say_reaches_status_and_events_without_its_credentials() -> None:
+    trouble = "failed to pull https://bob:pa55word@registry.example/shop:2"
+    pods = CanaryPods(exists=True, attempt="20260301-115000", wanted=1, trouble="ErrImagePull", trouble_message=trouble)
+
+    decision = decide(observed(canary=pods), NOON)
+
+    assert isinstance(decision, Become)
+    assert decision.status.attempt is not None
+    for text in (decision.message, decision.status.message, decision.status.attempt.outcome_message):
+        assert "[redacted]@registry.example/shop:2" in text
+        assert "pa55word" not in text
+    assert "pa55word" not in str(decision.status)
