@@ -57,8 +57,8 @@ def run(options: argparse.Namespace, cluster: Cluster, screen: Screen) -> int:
         screen.say("Nothing written.")
         return 1
     wanted["spec"]["by"], groups = cluster.whoami()
-    # Rights held through a group are asked for again when the decision is acted on; every login has the system's own.
-    wanted["spec"]["groups"] = [group for group in groups if not group.startswith("system:")][:100]
+    # Rights held through a group are asked for again when the decision is acted on; this one every login has.
+    wanted["spec"]["groups"] = [group for group in groups if group != "system:authenticated"][:100]
     try:
         written = cluster.create(path_of(API, namespace, "decisions"), wanted)
     except Denied as denied:

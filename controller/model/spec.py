@@ -338,7 +338,10 @@ class DecisionSpec(Model):
     by: Annotated[str, Field(min_length=1, max_length=256)]
     groups: Annotated[
         tuple[Annotated[str, Field(min_length=1, max_length=256)], ...],
-        Field(max_length=100, description="groups of whoever decides, without system: ones; admission checks each"),
+        Field(
+            max_length=100,
+            description="groups of whoever decides, so that a right held through one is found again; admission checks each",
+        ),
     ] = ()
     attempt: Annotated[str, Field(max_length=63)] = ""
     permits: Annotated[str, Field(max_length=300, pattern=PERMITTED)] = ""

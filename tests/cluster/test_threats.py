@@ -10,11 +10,9 @@ import json
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from controller.cli.decisions import digest_of
 from controller.model.chain import digest_of as seal_of
@@ -34,7 +32,6 @@ from tests.cluster.serin import (
 
 __all__ = ["serin", "start"]
 
-ADMISSION = Path(__file__).parents[2] / "manifests" / "admission"
 OWNERS = "owners"
 AGENTS = "serin:agents"
 ROLES = {"olga": "canary-approver", "mallory": "canary-approver", "bea": "canary-breakglass", "eve": "edit"}
@@ -417,23 +414,3 @@ def test_a_namespace_with_a_canary_in_flight_is_deleted_whole(start: StartStory)
 
     assert not kubectl("get", "namespace", story.namespace, "--ignore-not-found", "-o", "name")
     kubectl("create", "namespace", story.namespace)
-
-
-def test_every_policy_is_understood_by_the_api_server(serin: None) -> None:
-    ours = [
-        item["metadata"]["name"]
-        for path in ADMISSION.glob("*.yaml")
-        for item in yaml.safe_load_all(path.read_text())
-        if item["kind"] == "ValidatingAdmissionPolicy"
-    ]
-
-    def looked_at() -> list[Object]:
-        found = [get("validatingadmissionpolicy", name) for name in ours]
-        assert all(one.get("status", {}).get("observedGeneration") for one in found)
-        return found
-
-    checked = {one["metadata"]["name"]: one["status"].get("typeChecking") or {} for one in eventually(looked_at)}
-    warnings = [
-        f"{name}: {each['warning']}" for name, of in checked.items() for each in of.get("expressionWarnings", ())
-    ]
-    assert warnings == []

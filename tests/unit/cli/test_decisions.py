@@ -107,7 +107,7 @@ def test_what_brings_users_onto_a_revision_needs_a_yes_where_nobody_can_be_asked
     assert cluster.created == []
 
 
-def test_groups_are_written_without_those_every_login_has() -> None:
+def test_groups_are_written_without_the_one_every_login_has() -> None:
     cluster = MemoryCluster({PATH: canary(decisions=[{"uid": "u-said", "taken": True}])})
 
     decisions.run(options("abort"), cluster, Screen())
