@@ -340,7 +340,7 @@ class DecisionSpec(Model):
         tuple[Annotated[str, Field(min_length=1, max_length=256)], ...],
         Field(
             max_length=100,
-            description="groups of whoever decides, so that a right held through one is found again; admission checks each",
+            description="groups of whoever decides, so that a right held through one is found again",
         ),
     ] = ()
     attempt: Annotated[str, Field(max_length=63)] = ""
