@@ -78,7 +78,7 @@ def decide(seen: Observed, now: datetime) -> Decision:
 def _permits_ended(seen: Observed, decision: Decision, now: datetime) -> Decision:
     """Where nothing else is to do, permits that have expired are taken back; the next end is waited for."""
     standing = tuple(one for one in seen.status.permits if now < one.until)
-    if not isinstance(decision, Wait) or not seen.status.permits:
+    if not isinstance(decision, Wait) or decision.reason in {"Left", "NewerStatus"} or not seen.status.permits:
         return decision
     if standing != seen.status.permits:
         return Become(seen.status.but(permits=standing), seen.status.reason or "PermitEnded", seen.status.message)

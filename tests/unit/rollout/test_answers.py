@@ -185,3 +185,9 @@ def test_an_expired_permit_stands_before_no_rollback() -> None:
 
     assert isinstance(decision, Become)
     assert decision.status.phase is Phase.ROLLING_BACK
+
+
+def test_a_permit_in_a_status_that_a_newer_serin_wrote_is_left_to_that_one() -> None:
+    given = status(schema_version=99, permits=(Permitted("Service/checkout", "alice", NOON - HOUR),))
+
+    assert decide(observed(status=given), NOON) == Wait("NewerStatus", decide(observed(status=given), NOON).message)
