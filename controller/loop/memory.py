@@ -230,6 +230,10 @@ class KubeMemory:
     async def store_record(self, ref: Ref, attempt: str, record: dict[str, Any]) -> None:
         name = record_name(ref.name, attempt)
         found = await self._api.find(RECORDS, ref.namespace, name, RecordObject)
+        known = self._stored.pop((ref.namespace, name), RecordSeen())
+        if found is None and known.exists:
+            # It went with its namespace, in which nothing new can be made.
+            raise NotFound(f"release record {name} is gone from namespace {ref.namespace}")
         stored = {} if found is None else found.spec
         wanted = grown(stored, record)
         try:

@@ -19,6 +19,7 @@ from controller.model.chain import digest_of as seal_of
 from tests.cluster.conftest import RunningCluster
 from tests.cluster.objects import CommandFailed, apply, eventually, get, kubectl, namespace_object
 from tests.cluster.serin import (
+    SYSTEM,
     StartStory,
     Story,
     canary_object,
@@ -413,4 +414,21 @@ def test_a_namespace_with_a_canary_in_flight_is_deleted_whole(start: StartStory)
     kubectl("delete", "namespace", story.namespace, "--timeout=90s")
 
     assert not kubectl("get", "namespace", story.namespace, "--ignore-not-found", "-o", "name")
+    kubectl("create", "namespace", story.namespace)
+
+
+def test_a_namespace_deleted_while_no_controller_runs_is_gone_once_one_is_back(start: StartStory) -> None:
+    story = start(step(50, "1h"), processes=False)
+    story.edit("v2")
+    story.until_weight(50)
+    kubectl("scale", "deployment/serin-controller", "--replicas=0", "-n", SYSTEM)
+    try:
+        eventually(lambda: not get("pods", "", SYSTEM)["items"])
+        kubectl("delete", "namespace", story.namespace, "--wait=false")
+        eventually(lambda: not get("pods", "", story.namespace)["items"])
+    finally:
+        kubectl("scale", "deployment/serin-controller", "--replicas=2", "-n", SYSTEM)
+
+    gone = ("get", "namespace", story.namespace, "--ignore-not-found", "-o", "name")
+    eventually(lambda: not kubectl(*gone), within=90)
     kubectl("create", "namespace", story.namespace)
