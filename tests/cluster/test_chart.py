@@ -130,6 +130,19 @@ def test_the_service_account_that_admission_exempts_is_the_one_of_the_release() 
     assert "system:serviceaccount:elsewhere:serin-controller" in text
 
 
+def test_how_long_records_stay_and_who_is_an_agent_are_values() -> None:
+    chart = rendered("--set", "records.retentionDays=7", "--set", "protection.agents={bots}")
+    variables = {
+        (item["metadata"]["name"], one["name"]): one["expression"]
+        for item in chart
+        if item["kind"] == "ValidatingAdmissionPolicy"
+        for one in item["spec"].get("variables", ())
+    }
+
+    assert variables["serin-records-kept", "retention"] == "duration('168h')"
+    assert {variables[name, "agents"] for name in ("serin-destructive", "serin-protected")} == {"['bots']"}
+
+
 def test_writing_can_be_confined_to_namespaces() -> None:
     chart = rendered("--set", "rbac.namespaces={shop,payments}")
     bindings = [item for item in chart if item.get("roleRef", {}).get("name") == "serin-controller-workloads"]
