@@ -582,7 +582,9 @@ async def test_a_record_only_grows_and_an_outcome_seals_it(place: str) -> None:
         ):
             with pytest.raises(Refused):
                 await change(**attack)
-        await change(outcome="Promoted", finishedAt="2026-11-21T12:01:00Z")
+        with pytest.raises(Refused, match=r"spec\.hash must come with it"):
+            await change(outcome="Promoted", finishedAt="2026-11-21T12:01:00Z")
+        await change(outcome="Promoted", finishedAt="2026-11-21T12:01:00Z", hash="sha256:0")
         for attack in ({"message": "later"}, {"outcome": None}):
             with pytest.raises(Refused, match="sealed"):
                 await change(**attack)
