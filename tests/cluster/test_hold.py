@@ -6,6 +6,7 @@ does to it. The controller does not run here; its workload adapter is called as 
 
 import asyncio
 import json
+import secrets
 import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -18,7 +19,7 @@ import msgspec
 import pytest
 
 from controller.errors import Conflict, Fenced, NeedsUser, Refused
-from controller.kube.resources import Resource
+from controller.kube.resources import SERVICES, Resource
 from controller.kube.transport import Api
 from controller.model.spec import CanarySpec, parse_canary_spec
 from controller.model.status import Stable
@@ -374,6 +375,27 @@ async def test_the_owners_server_side_apply_never_conflicts_with_us(adopted: Sto
     owner_applies(manifest(adopted))
     await adopted.write("release", epoch="1.1")
     owner_applies(manifest(adopted))
+
+
+async def test_the_api_server_leaves_our_name_out_in_the_request_that_writes(adopted: Story) -> None:
+    policy = str(MANIFESTS / "admission" / "disown.yaml")
+    kubectl("apply", "-f", policy)
+    owners = {"app": "shop"}
+
+    async def is_left_out() -> bool:
+        other = owners | {"probe": secrets.token_hex(4)}
+        ops = [{"op": "add", "path": "/spec/selector", "value": other}]
+        body = await adopted.api.json_patch(SERVICES, adopted.namespace, "shop", ops)
+        return "serin" not in [entry["manager"] for entry in body["metadata"]["managedFields"]]
+
+    try:
+        await until(is_left_out)
+        service = shop_service("shop", adopted.namespace, owners)
+        adopted.kubectl("apply", "--server-side", "--field-manager=helm", "-f", "-", stdin=service)
+    finally:
+        # The other tests are about clusters that do not have it.
+        kubectl("delete", "-f", policy)
+    assert get("service", "shop", adopted.namespace)["spec"]["selector"] == owners
 
 
 async def test_pins_keep_every_service_on_stable_and_come_off_without_a_trace(adopted: Story) -> None:
