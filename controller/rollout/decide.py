@@ -193,7 +193,8 @@ def _while_idle(seen: Observed, now: datetime) -> Decision:
         case _ if same and not status.edits_held:
             return Wait("ProvingHold", "asking the API server whether it holds an edit", now + SOON)
         case _ if same:
-            return Wait("Idle")
+            # How the last rollout ended says more than that nothing happens, and is no news a second time.
+            return Wait(status.reason, status.message) if status.reason in set(Outcome) else Wait("Idle")
         case Target(paused=True) if target.template_hash == status.rejected:
             return Become(status.but(phase=Phase.ROLLED_BACK, holding=True), "RolledBack", "rejected before")
         case Target(paused=True):

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 
 from tests.bench.measures import MEASURES
 from tests.bench.rows import Row, Target, row, table
@@ -44,11 +44,17 @@ async def measure(names: Sequence[str]) -> list[Row]:
             say(f"Measuring {name}.")
             began = time.monotonic()
             try:
-                measured = await MEASURES[name](stage)
-                rows += measured if isinstance(measured, list) else [measured]
+                measured = MEASURES[name](stage)
+                if isinstance(measured, AsyncIterator):
+                    async for each in measured:
+                        rows.append(each)
+                        write(rows)
+                else:
+                    rows.append(await measured)
             except Exception:
                 traceback.print_exc()
                 rows.append(row(name, "", [], Target("it broke: see above", {})))
+            write(rows)
             say(f"  {rows[-1].p50:g} {rows[-1].unit} (p50), {time.monotonic() - began:.0f} s")
     return rows
 

@@ -8,7 +8,7 @@ import os
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -188,7 +188,7 @@ async def cli_status(scene: Scene) -> Row:
     return row("cli_status", "ms", samples, Target("p50 < 150", {"p50": 150}))
 
 
-MEASURES: Mapping[str, Callable[[Scene], Awaitable[Row | list[Row]]]] = {
+MEASURES: Mapping[str, Callable[[Scene], Awaitable[Row] | AsyncIterator[Row]]] = {
     measure.__name__: measure
     for measure in (
         verdict_to_weight_zero,

@@ -473,3 +473,14 @@ def test_an_edit_that_was_taken_back_before_anybody_looked_does_not_leave_the_ta
 
     assert done(seen) == Release()
     assert decide(replace(seen, target=replace(back, held=False)), NOON).reason == "TargetPaused"
+
+
+def test_how_the_last_rollout_ended_stays_told_and_a_mended_problem_does_not() -> None:
+    def at_rest(reason: str) -> Observed:
+        idle = status(Phase.IDLE, attempt=None, holding=False, reason=reason, message="what came of it")
+        return observed(status=idle, target=target(paused=False, template_hash=OLD), pins=Pins())
+
+    assert decide(at_rest("Promoted"), NOON) == Wait("Promoted", "what came of it")
+    mended = decide(at_rest("ServiceMissing"), NOON)
+    assert isinstance(mended, Become)
+    assert (mended.status.reason, mended.status.message) == ("Idle", "")
