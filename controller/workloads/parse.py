@@ -100,6 +100,27 @@ def render_selector(selector: Object) -> str:
     return ",".join(parts)
 
 
+def selects(selector: Object, labels: Mapping[str, str]) -> bool:
+    """Whether a selector takes an object with these labels, as the API server would decide.
+
+    >>> selects({"matchExpressions": [{"key": "tier", "operator": "NotIn", "values": ["web"]}]}, {"app": "cart"})
+    True
+    """
+    if any(labels.get(name) != value for name, value in (selector.get("matchLabels") or {}).items()):
+        return False
+    for wanted in selector.get("matchExpressions") or ():
+        found, values = labels.get(wanted["key"]), wanted.get("values") or ()
+        takes = {
+            "In": found is not None and found in values,
+            "NotIn": found is None or found not in values,
+            "Exists": found is not None,
+            "DoesNotExist": found is None,
+        }
+        if not takes[wanted["operator"]]:
+            return False
+    return True
+
+
 def parse_target(
     deployment: Object,
     replicasets: Iterable[Object],

@@ -14,7 +14,15 @@ from controller.errors import NotFound
 from controller.kube.cache import Cache, Keep, Kept, Whole, keep
 from controller.kube.resources import DEPLOYMENTS, ENDPOINTSLICES, PODS, REPLICASETS, SERVICES, Resource
 from controller.kube.transport import Api
-from controller.workloads.parse import CANARY_LABEL, Object, attempt_of, is_owned_by, render_selector
+from controller.workloads.parse import (
+    CANARY_LABEL,
+    Object,
+    attempt_of,
+    is_owned_by,
+    labels_of,
+    render_selector,
+    selects,
+)
 from controller.workloads.render import MANAGED_BY
 
 Found = dict[str, Any]
@@ -113,7 +121,9 @@ class CachedReads:
         return self._cache.select(SERVICES, namespace)
 
     async def canary_pods(self, namespace: str, canary: Object) -> Sequence[Found]:
-        return self._cache.select(PODS, f"{namespace}/{attempt_of(canary)}")
+        # Attempts are named by the second they began in, and several may begin in the same one.
+        pods = self._cache.select(PODS, f"{namespace}/{attempt_of(canary)}")
+        return [pod for pod in pods if selects(canary["spec"]["selector"], labels_of(pod))]
 
     async def canary_slices(self, namespace: str, service: str) -> Sequence[Found]:
         return self._cache.select(ENDPOINTSLICES, f"{namespace}/{service}")
