@@ -1,7 +1,7 @@
 """Requests to the API server: bytes out, typed values in, one error of our tree when it fails.
 
 Nothing here retries: what to do next depends on what is seen next, and only the caller knows. Every call ends
-within its timeout, which is shorter than the lease's renew deadline.
+within its timeout once it was sent, which is shorter than the lease's renew deadline.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Generic, Literal, TypeVar, overload
+from typing import Any, Generic, Literal, TypeVar, get_args, overload
 
 import aiohttp
 import msgspec
@@ -29,6 +29,8 @@ Lane = Literal["usual", "urgent"]
 """Urgent calls have connections of their own, and usual ones wait while any is under way: what takes traffic off a
 hundred canaries at once must not share the API server with what is only tidy."""
 
+AT_A_TIME = 16
+"""requests of a lane under way: more would only share what the API server has to give"""
 YIELDS = 1.0
 """seconds for which a usual call waits for urgent ones at most"""
 
@@ -97,6 +99,7 @@ class Api:
         self._credentials = credentials
         self._timeout = timeout
         self._pools: dict[str, aiohttp.ClientSession] = {}
+        self._slots = {lane: asyncio.Semaphore(AT_A_TIME) for lane in get_args(Lane)}
         self._urgent = 0
         self._calm = asyncio.Event()
         self._calm.set()
@@ -391,10 +394,6 @@ class Api:
         self, method: str, path: str, doing: str, content_type: str, body: Any, type: Any, dry_run: bool, lane: Lane,
         timeout: float | None,
     ) -> Any:  # fmt: skip
-        left = self._may_write_for()
-        if left <= 0:
-            raise ApiUnavailable(f"{doing}: the time in which a write is ours to make is over")
-        timeout = min(timeout or self._timeout, left)
         query = {} if method == "DELETE" else {"fieldManager": self.field_manager}
         if dry_run:
             query["dryRun"] = "All"
@@ -407,6 +406,7 @@ class Api:
             content_type=content_type,
             lane=lane,
             timeout=timeout,
+            writes=True,
         )
         return None if type is None else _decode(answer, type, doing)
 
@@ -421,10 +421,15 @@ class Api:
         content_type: str | None = None,
         lane: Lane = "usual",
         timeout: float | None = None,
+        writes: bool = False,
     ) -> bytes:
-        async with self._in_turn(lane):
+        # Its time begins when it is sent: a hundred that wait for their turn have not failed.
+        async with self._in_turn(lane), self._slots[lane]:
+            left = self._may_write_for() if writes else math.inf
+            if left <= 0:
+                raise ApiUnavailable(f"{doing}: the time in which a write is ours to make is over")
             try:
-                async with asyncio.timeout(timeout or self._timeout):
+                async with asyncio.timeout(min(timeout or self._timeout, left)):
                     async with await self._request(method, path, query or {}, lane, data, content_type) as answer:
                         if answer.status >= 300:
                             raise await self._failure(answer, doing, json_patch=content_type == _JSON_PATCH)
@@ -481,7 +486,7 @@ class Api:
         """Watches hold their connections for ever, so they get a pool without a limit."""
         pool = self._pools.get(lane)
         if pool is None:
-            limit = {"usual": 32, "urgent": 16, "watch": 0}[lane]
+            limit = 0 if lane == "watch" else AT_A_TIME
             pool = self._pools[lane] = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=limit, ssl=self._credentials.ssl, keepalive_timeout=60.0),
                 # Timeouts are ours, around the whole call; decompressing costs more than a local network.

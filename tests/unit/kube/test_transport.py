@@ -12,7 +12,7 @@ from aiohttp import web
 from controller.errors import ApiUnavailable
 from controller.kube.credentials import Credentials
 from controller.kube.resources import SERVICES
-from controller.kube.transport import Api
+from controller.kube.transport import AT_A_TIME, Api
 
 
 class _NoLogin:
@@ -88,3 +88,19 @@ async def test_a_write_lasts_no_longer_than_the_time_to_lead(server: tuple[Serve
 
     with pytest.raises(ApiUnavailable, match="no answer in time"):
         await api.json_patch(SERVICES, "town", "cart", [])
+
+
+async def test_what_waits_for_its_turn_has_not_failed(server: tuple[Server, Api]) -> None:
+    found, api = server
+    slow = [
+        asyncio.create_task(api.get(SERVICES, "town", f"slow-{number}", timeout=30.0)) for number in range(AT_A_TIME)
+    ]
+    await found.until(AT_A_TIME)
+    waiting = asyncio.create_task(api.get(SERVICES, "town", "cart", timeout=0.2))
+
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(asyncio.shield(waiting), 0.4)
+    found.go.set()
+
+    assert (await waiting)["metadata"]["name"] == "cart"
+    await asyncio.gather(*slow)
