@@ -118,6 +118,7 @@ class World:
     target: Deployment = field(default_factory=Deployment)
     clock_error: timedelta = timedelta(0)
     """by which the controller's clock is ahead of everybody else's"""
+    patience: float = PATIENCE
     rests_paused: bool = False
     """the API server cannot pause an edit in its own request"""
     fleet: Fleet = field(default_factory=Fleet)
@@ -165,7 +166,7 @@ class World:
         share = self.route.effective / 100
         above = self.route.present and self.route.percent > self.remembered.weight
         self.above_for = self.above_for + seconds if above else 0.0
-        if self.above_for > PATIENCE:
+        if self.above_for > self.patience:
             raise OracleBroken(f"O1: weight {self.route.percent}, authorised {self.remembered.weight}, for long")
         if share > 0 and self.fleet.ready == 0:
             self.served_without_pods += seconds

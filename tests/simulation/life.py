@@ -252,6 +252,8 @@ def deleted(seed: int, only: Collection[int] | None = None, born: Born = lambda 
 def killed_all_the_time(seed: int, only: Collection[int] | None = None, born: Born = lambda life: None) -> None:
     """Hardly a write without a crash for five minutes: the weight is never above what is authorised, and it ends."""
     life = adopted(seed, {}, 0.6, only=only, born=born)
+    # A way back to 0 is two writes, and each is lost six times of ten: two minutes do for all but one in a thousand.
+    life.world.patience = 120.0
     life.world.edit("v2")
     for _ in range(LONG // 3):
         life.second()
