@@ -63,10 +63,11 @@ class Helm:
         (self._chart / "templates").mkdir(parents=True)
         (self._chart / "Chart.yaml").write_text("apiVersion: v2\nname: shop\nversion: 1.0.0\n")
 
-    def bring(self, revision: str) -> None:
+    def bring(self, revision: str, *flags: str) -> None:
         for item in wanted(self._namespace, revision, self._min_ready):
             (self._chart / "templates" / f"{item['kind'].lower()}.yaml").write_text(json.dumps(item))
-        command = ["helm", "upgrade", "--install", "shop", str(self._chart), "-n", self._namespace, *self._flags]
+        command = ["helm", "upgrade", "--install", "shop", str(self._chart), "-n", self._namespace]
+        command += [*self._flags, *flags]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise CommandFailed(f"{' '.join(command)}: {done.stderr.strip()}")

@@ -161,3 +161,15 @@ def test_a_tool_that_puts_the_route_back_all_the_time_makes_it_hold_and_the_mess
     tool.ignored |= set(ROUTE)
     assert story.decide("resume").code == 0
     story.until_weight(50, within=60)
+
+
+@pytest.mark.parametrize("tool", ["Helm 3", "Helm 4"], indirect=True)
+def test_helms_wait_does_not_wait_for_a_held_deployment_and_kstatus_does(begin: Begin) -> None:
+    story, tool = begin()
+    tool.bring("v2", "--wait", "--timeout=60s")
+
+    begun = story.until(lambda now: (now.get("attempt") or {}).get("images") == ["registry.local/shop:v2"])
+    assert begun["phase"] in ("Preparing", "Progressing"), "Helm is done, the rollout is not"
+    held = story.deployment()
+    eventually(lambda: story.deployment()["status"]["observedGeneration"] >= held["metadata"]["generation"])
+    assert story.deployment()["status"].get("updatedReplicas", 0) == 0, "by which kstatus sees that it is under way"
