@@ -7,6 +7,7 @@ answers for it says that, by signing a statement.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -16,6 +17,9 @@ from controller.model.origin import Degree, Origin, furthest_degree, worst_origi
 
 _CONFIDENCE = {"low": 0, "medium": 1, "high": 2}
 _DEPLOYED = "argocd-reference-commit-"
+_NAMING = (f"{_DEPLOYED}author", "requested-by:", "prompted-by:")
+_FOLDED = re.compile(r"\r?\n[ \t]+(?=<[^<>\s]+@)")
+"""a trailer whose address stands on the next line"""
 
 
 @dataclass(frozen=True)
@@ -125,7 +129,7 @@ def _message_marks(message: str) -> list[Mark]:
     """Trailers at the start of any line, since a squash pushes them into the middle; and footers."""
     found: list[Mark] = []
     footers = may_be_footer(message)
-    for number, line in enumerate(message.splitlines()):
+    for number, line in enumerate(_FOLDED.sub(" ", message).splitlines()):
         # As in Markdown, four spaces are a quotation: the line speaks about a mark and is none.
         if line.startswith(("    ", "\t", "   \t")):
             continue
@@ -155,7 +159,7 @@ def _origin(commit: Commit, evidence: tuple[Mark, ...], note: Note | None, unmar
     if marks:
         only_note = all(mark.pattern == "git-ai-note" for mark in marks)
         return Origin.MIXED if only_note and note is not None and note.human_lines else Origin.AI
-    if any(line.lower().startswith(_DEPLOYED) for line in commit.message.splitlines()):
+    if _DEPLOYED in (said := commit.message.lower()) and any(one.startswith(_DEPLOYED) for one in said.splitlines()):
         # A bot's bump of a version: whoever wrote the code is in the commit it names, not in this one.
         return Origin.UNKNOWN
     if any(mark.kind is Kind.AUTOMATION for mark in evidence):
@@ -174,8 +178,10 @@ def _authors(commit: Commit, note: Note | None) -> tuple[str, ...]:
     """Addresses of people: author, co-authors, those whose work a bot deployed, those who prompted."""
     found = [commit.author_email.strip().lower()] if commit.author_email else []
     for line in commit.message.splitlines():
+        if ":" not in line:
+            continue
         text = line.strip()
-        if is_trailer(text) or text.lower().startswith((f"{_DEPLOYED}author", "requested-by:", "prompted-by:")):
+        if is_trailer(text) or text.lower().startswith(_NAMING):
             found += addresses_in(text)
     for person in note.people if note else ():
         found += addresses_in(person) or [person.lower()]

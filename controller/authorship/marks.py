@@ -11,7 +11,7 @@ import tomllib
 import unicodedata
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Any
 
@@ -65,6 +65,7 @@ class Mark:
     confidence: str = "medium"
 
 
+@lru_cache(maxsize=8192)
 def marks_of(field: str, text: str) -> tuple[Mark, ...]:
     """The marks in one value of one field, the strongest first.
 

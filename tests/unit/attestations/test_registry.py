@@ -195,7 +195,10 @@ class Scene:
         return self.stored
 
     async def read(self, *images: str) -> Evidence:
-        return await self.asked.read_evidence(REF, images or self.images, (signer(),))
+        while True:
+            found = await self.asked.read_evidence(REF, images or self.images, (signer(),))
+            if "being looked up" not in found.unavailable:
+                return found
 
     def later(self, span: timedelta) -> None:
         self.now += span

@@ -64,6 +64,7 @@ def note(*lines: str, about: Any = None) -> str:
             Origin.UNKNOWN,
             id="a quotation",
         ),
+        pytest.param(commit("x\n\nCo-authored-by: Claude\n <noreply@anthropic.com>"), Origin.AI, id="folded"),
         pytest.param(commit("x\n\n_Assisted-by: Crush <crush@charm.land>_"), Origin.AI, id="emphasised"),
         pytest.param(commit("x\n\n\u200bCo-authored-by: Claude <noreply@anthropic.com>"), Origin.AI, id="hidden"),
         pytest.param(commit(email=COPILOT), Origin.AI, id="the agent is the author"),
