@@ -717,7 +717,11 @@ def _refused(seen: Observed, now: datetime) -> Wait | None:
     """Why the candidate may not begin: the policies refuse it, or nobody can tell what they say."""
     if seen.ruling is None:
         return Wait("PolicyUnreadable", "the policies have not been read yet: nothing begins until then", now + SOON)
-    return _problem(seen.ruling.refusals, now)
+    refused = _problem(seen.ruling.refusals, now)
+    if refused is not None and refused.reason == "EvidenceUnavailable":
+        # It is being looked up as a rule, and a person waits for it.
+        return Wait(refused.reason, refused.message, now + SOON)
+    return refused
 
 
 def _begin(seen: Observed, target: Target, now: datetime) -> Become:

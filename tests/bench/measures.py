@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench.authorship import origin_of_30000_commits
+from tests.bench.guardrails import freeze_reaches_a_hundred, policy_evaluation
 from tests.bench.rollouts import CLIMB, LONG, relief, start_all
 from tests.bench.rows import Row, Target, row
 from tests.bench.scale import scale
@@ -200,6 +201,8 @@ MEASURES: Mapping[str, Callable[[Scene], Awaitable[Row] | AsyncIterator[Row]]] =
         cli_status,
         origin_of_30000_commits,
         takeover,
+        policy_evaluation,
+        freeze_reaches_a_hundred,
         hundred_failing_at_once,
         scale,
     )
