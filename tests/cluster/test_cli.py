@@ -89,6 +89,7 @@ def under_way(namespace: str, **status: Any) -> Object:
             "templateHash": "2",
             "startedAt": at,
             "plan": [{"weight": 5.0, "bake": 1.0, "approval": True}],
+            "gates": [{"step": 1}],
             "images": ["registry.local/shop:v2"],
         },
     } | status

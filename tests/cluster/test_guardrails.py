@@ -280,7 +280,7 @@ def test_a_kill_switch_for_ai_rolls_it_back_and_touches_nothing_that_a_person_si
     by_hand = start(step(50, "1h"), name="by-hand", replicas=1, processes=False)
     policy("key", **believing(build))
     bind("nick", "canary-oncall")
-    for story, message, origin in ((by_ai, AI, "ai"), (by_hand, "typo", "human")):
+    for story, message, origin in ((by_hand, "typo", "human"), (by_ai, AI, "ai")):
         image = registry.push("shop", story.name)
         build.commit(message)
         assert build.attest(image, "--origin", origin).returncode == 0
