@@ -340,7 +340,7 @@ class Pod:
             "KUBERNETES_SERVICE_HOST": "127.0.0.1",
             "KUBERNETES_SERVICE_PORT": "6443",
         }
-        if spec["image"].startswith("registry.local/shop:"):
+        if spec["image"].startswith(("registry.local/shop:", "localhost:5000/shop:")):
             env["SHOP_REVISION"] = spec["image"].partition("@")[0].rpartition(":")[2]
         try:
             for source in spec.get("envFrom", []):
