@@ -16,10 +16,8 @@ READS = frozenset({"get", "list", "watch"})
 NOT_SEEN: dict[Right, str] = {
     ("any", "serin.dev/canaries/finalizers", "update"): "asked for by OwnerReferencesPermissionEnforcement, an option",
     ("any", "apps/replicasets", "delete"): "a candidate that once existed, tests/cluster/test_hold.py",
-    ("any", "serin.dev/freezes", "delete"): "a Freeze that two owners thawed, tests/cluster/test_guardrails.py",
     ("any", "core/pods", "delete"): "fresh canary pods, tests/cluster/test_hold.py",
     ("own", "core/secrets", "read"): "credentials of a MetricsSource, tests/cluster/test_sources.py",
-    ("own", "core/configmaps", "read"): "attestations beside a registry, tests/cluster/test_attestations.py",
     ("own", "apps/deployments", "patch"): "the errand before an uninstall, tests/cluster/test_chart.py",
 }
 """granted without a trace in tests/rights.json, each with its reason"""
