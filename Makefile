@@ -17,7 +17,7 @@ WITH_SERIN := $(addprefix tests/cluster/test_,release.py bad_input.py observabil
   guardrails.py rights.py)
 FAST := tests/unit tests/property tests/simulation tests/contract
 
-.PHONY: help venv demo down check test fuzz bench bench-judge manifests release lock
+.PHONY: help venv demo down check test faults soak fuzz bench bench-judge manifests release lock
 
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | column -t -s '|' 2>/dev/null \
@@ -72,6 +72,15 @@ test: check ## check, then the statistics and the tests on the local cluster
 	@$(PYTHON) -m tests.cluster run -- $(PYTEST) -q tests/cluster/test_chart.py
 	@echo "==> releases from end to end, with Serin installed by Helm: some minutes"
 	@$(PYTHON) -m tests.cluster run -- $(PYTEST) -q $(WITH_SERIN)
+	@echo "==> faults: the part of the catalogue that takes minutes (make faults runs all of it)"
+	@$(PYTHON) -m tests.cluster run -- $(PYTEST) -q tests/faults -m "not long"
+
+faults: $(READY) ## every row of the catalogue of faults; write what it came to into docs/faults.md
+	@FAULTS=all $(PYTEST) -q -p tests.faults.noted -k test_row tests/unit tests/simulation
+	@FAULTS=all $(PYTHON) -m tests.cluster run -- $(PYTEST) -q -p tests.faults.noted -k test_row tests/faults tests/cluster/kube
+
+soak: $(READY) ## the simulation over fresh seeds on all cores, MINUTES=60; a failing seed is made small
+	@$(PYTHON) -m tests.simulation.soak --minutes $(or $(MINUTES),60)
 
 fuzz: $(READY) ## the laws about outside input, each over 20,000 inputs
 	@$(PYTEST) -q tests/property/test_outside_input.py --hypothesis-profile=fuzz

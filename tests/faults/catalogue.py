@@ -17,7 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "faults.md"
-RESULTS = ROOT / "docs" / "faults.json"
+RESULTS = ROOT / "tests" / "faults" / "results.json"
 _ROW = re.compile(r"test_row_(\d\d)_(\w+)")
 
 PARTS = {
@@ -112,7 +112,14 @@ FAULTS = {
     80: "flood of Events",
     81: "flood of approvals or Canaries",
 }
-WITHOUT_TEST: dict[int, str] = {}
+WITHOUT_TEST: dict[int, str] = {
+    11: "lists come in pages and watches keep only the fields that are used; measured, not tested: `make bench`",
+    15: "every act is decided on a live read, which an API server that lags behind answers late or not at all; "
+    "the local cluster has one API server",
+    45: "the built-in templates of the verdict read the gateway, not the pods; there is nothing else to test yet",
+    79: "there are no notifications; Events wait for nobody (row 80)",
+    81: "one worker a Canary and a queue without favourites; quotas are the cluster's own; measured: `make bench`",
+}
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What each row came to: `pytest -p tests.faults.noted` writes docs/faults.json, and from it the page.
+"""What each row came to: `pytest -p tests.faults.noted` writes results.json, and from it docs/faults.md.
 
 Each failure is printed when it happens, so that an interrupted run has said what it found.
 """

@@ -49,7 +49,7 @@ def spec_of(world: World) -> FreezeSpec:
 
 
 @pytest.mark.parametrize(("zone", "day"), [(zone, day) for zone in ZONES for day in TURNS[zone]])
-def test_a_step_that_is_due_a_minute_before_a_window_waits_until_its_end_also_when_the_clocks_change(
+def test_row_74_a_step_that_is_due_a_minute_before_a_window_waits_until_its_end_also_when_the_clocks_change(
     zone: str, day: str
 ) -> None:
     life = adopted(0, {}, misfortune=0.0)
@@ -120,7 +120,7 @@ def test_a_bad_revision_leaves_traffic_while_everything_is_frozen_and_does_not_c
     assert (world.remembered.phase, world.target.running) == (Phase.ROLLED_BACK, "v1")
 
 
-def test_while_nobody_can_read_the_freezes_nothing_rises_and_afterwards_it_goes_on() -> None:
+def test_row_77_while_nobody_can_read_the_freezes_nothing_rises_and_afterwards_it_goes_on() -> None:
     life = adopted(2, {}, misfortune=0.0)
     world = life.world
     world.edit("v2")

@@ -209,7 +209,7 @@ async def test_of_many_candidates_one_leads(api: Api, namespace: str) -> None:
         await each.release()
 
 
-async def test_an_event_loop_that_stands_still_loses_the_lease(api: Api, namespace: str) -> None:
+async def test_row_09_an_event_loop_that_stands_still_loses_the_lease(api: Api, namespace: str) -> None:
     ended: list[int] = []
     timing = LeaseTiming(duration=2.0, deadline=1.2, every=0.4, request=0.4, loop_lag=1.0)
     ours = election(api, namespace, end=ended.append, timing=timing)

@@ -72,13 +72,13 @@ def test_looking_often_or_once_counts_the_same() -> None:
     assert total(counted(*looks)) == total(counted(looks[-1]))
 
 
-def test_a_reset_counts_what_the_new_process_has_counted() -> None:
+def test_row_40_a_reset_counts_what_the_new_process_has_counted() -> None:
     canary = ArmSamples(counter((5, 40), (10, 3), (15, 8)))
 
     assert total(counted(seen(canary))).canary.requests == 48
 
 
-def test_two_series_are_never_summed_before_the_difference() -> None:
+def test_row_36_two_series_are_never_summed_before_the_difference() -> None:
     restarted = counter((5, 500), (10, 10), series="a") + counter((5, 500), (10, 900), series="b")
 
     assert total(counted(seen(ArmSamples(restarted)))).canary.requests == 500 + 10 + 500 + 400
@@ -154,7 +154,7 @@ def test_starting_again_at_a_checkpoint_counts_neither_twice_nor_not_at_all() ->
     assert before + after == Arms(Counts(120), Counts(300))
 
 
-def test_arms_that_read_the_same_series_are_found_out() -> None:
+def test_row_44_arms_that_read_the_same_series_are_found_out() -> None:
     assert difference(Cursor(0.0), seen(STABLE, STABLE))[1] == NoData("ArmsReadSameSeries")
 
 

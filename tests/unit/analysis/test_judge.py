@@ -269,7 +269,7 @@ def test_a_burst_delays_the_certificate_and_does_not_forfeit_it() -> None:
     assert played(*[same] * 20, burst, *[same] * 200)[1].certified
 
 
-def test_where_both_arms_suffer_nothing_passes() -> None:
+def test_row_42_where_both_arms_suffer_nothing_passes() -> None:
     both = Arms(Counts(50, 5), Counts(950, 95))
     settings = Settings(metrics={"errors": MetricSettings(objective=0.01)})
 

@@ -59,7 +59,7 @@ def test_a_window_begins_with_its_first_instant_and_ends_before_its_last() -> No
         ("30 2 * * *", datetime(2026, 3, 29, 6, tzinfo=UTC), datetime(2026, 3, 29, 1, 0, tzinfo=UTC)),
     ],
 )
-def test_the_nights_the_clocks_change_have_one_window_of_full_length(
+def test_row_72_the_nights_the_clocks_change_have_one_window_of_full_length(
     schedule: str, day: datetime, begins: datetime
 ) -> None:
     spec = spec_of(freeze(schedule=schedule, duration="10h", timeZone="Europe/Berlin"))
@@ -71,7 +71,7 @@ def test_the_nights_the_clocks_change_have_one_window_of_full_length(
 
 
 @pytest.mark.parametrize("zone", ["Europe/Berlin", "America/New_York", "Asia/Kolkata"])
-def test_over_a_year_every_minute_of_every_window_is_frozen_and_no_other(zone: str) -> None:
+def test_row_72_over_a_year_every_minute_of_every_window_is_frozen_and_no_other(zone: str) -> None:
     spec = spec_of(freeze(schedule="0 22 * * *", duration="7h", timeZone=zone))
     at, frozen, starts = datetime(2026, 1, 2, tzinfo=UTC), 0, set()
 
@@ -114,7 +114,7 @@ def test_a_fixed_time_is_frozen_from_start_to_end() -> None:
         ({"schedule": "0 0 30 2 *", "duration": "1h", "timeZone": "UTC"}, "schedule"),
     ],
 )
-def test_a_freeze_that_cannot_be_read_holds_and_names_the_field(spec: dict[str, Any], named: str) -> None:
+def test_row_73_a_freeze_that_cannot_be_read_holds_and_names_the_field(spec: dict[str, Any], named: str) -> None:
     found = frozen_by(freeze(**spec), SHOP, NOON)
 
     assert found is not None

@@ -56,7 +56,7 @@ def answered(said: DecisionSeen, given: Status | None = None) -> Answered:
     ],
     ids=["another revision", "no revision", "another plan", "expired", "right taken away"],
 )
-def test_what_lets_a_revision_through_must_be_about_it_in_time_and_by_right(
+def test_row_75_what_lets_a_revision_through_must_be_about_it_in_time_and_by_right(
     verb: Verb, changes: dict[str, Any], said: str
 ) -> None:
     assert answered(says(verb)).taken
@@ -106,7 +106,7 @@ def test_who_stands_behind_a_gate(said: tuple[Answered, ...], people: set[str]) 
     assert set(approvers(given, Gate(1), NOON, frozenset({"d9"}))) == people
 
 
-def test_a_gate_that_was_opened_shuts_again_when_the_right_is_taken_away_before_it_is_passed() -> None:
+def test_row_76_a_gate_that_was_opened_shuts_again_when_the_right_is_taken_away_before_it_is_passed() -> None:
     given = observed(status=status(attempt=GATED, decisions=(entry(),)))
 
     passed, shut = decide(given, NOON), decide(replace(given, revoked=frozenset({"d1"})), NOON)

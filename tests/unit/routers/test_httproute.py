@@ -173,7 +173,7 @@ async def test_taking_traffic_away_has_a_lane_of_its_own() -> None:
     assert store.lanes == ["usual", "usual", "urgent", "usual"]
 
 
-async def test_a_route_that_became_unfit_takes_no_more_traffic_but_gives_it_back() -> None:
+async def test_row_56_a_route_that_became_unfit_takes_no_more_traffic_but_gives_it_back() -> None:
     store = RouteStore(route())
     router = HttpRouteRouter(store)  # type: ignore[arg-type]
     await router.set_weight(REF, SPEC, 5, epoch="1.0", was="")
