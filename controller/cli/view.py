@@ -348,7 +348,9 @@ def render_below(scene: Scene) -> Node:
     if scene.services is not None:
         below.append(_services_node(scene))
     if scene.route is not None:
-        below.append(Node(f"route    HTTPRoute {plain(scene.route['metadata']['name'])}  {_shares(scene)}"))
+        # The Services are pinned while a rollout runs: who calls them by their address reaches stable.
+        around = (Node("in-cluster traffic: not canaried", "dim"),) if scene.phase in ACTIVE else ()
+        below.append(Node(f"route    HTTPRoute {plain(scene.route['metadata']['name'])}  {_shares(scene)}", "", around))
     below += [Node(plain(note), "dim") for note in scene.notes]
     return Node(f"Canary {plain(scene.namespace)}/{plain(scene.name)}", "bold", tuple(below))
 
