@@ -17,7 +17,7 @@ from tests.faults.rig import Rig, rig
 ROOT = Path(__file__).parents[2]
 
 
-# What a reviewer would ask for first: crash and fencing, metrics, traffic, people, records. The rest is for make faults.
+# What a reviewer would ask for first: crash and fencing, metrics, traffic, people, records. make faults runs the rest.
 USUAL = frozenset({2, 5, 10, 16, 18, 20, 22, 29, 32, 35, 38, 43, 47, 48, 49, 53, 54, 57, 58, 65, 66, 69, 78})
 
 
