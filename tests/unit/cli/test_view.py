@@ -153,6 +153,7 @@ def test_the_tree_shows_both_revisions_their_pods_their_trouble_pins_and_shares(
     assert "pod p1: CrashLoopBackOff back-off, 4 restarts" in tree
     assert "checkout pinned to 5d9f" in tree
     assert "stable 75%, canary 25%" in tree
+    assert "in-cluster traffic: not canaried" in tree
 
 
 def test_rules_that_differ_are_shown_as_they_are() -> None:
