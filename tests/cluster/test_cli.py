@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.cluster import write_kubeconfig
+from tests.cluster.cluster import SERIN, write_kubeconfig
 from tests.cluster.conftest import MakeShop, RunningCluster, Shop
 from tests.cluster.objects import CommandFailed, Object, apply, eventually, get, kubectl, state_dir
 
@@ -94,7 +94,8 @@ def under_way(namespace: str, **status: Any) -> Object:
         },
     } | status
     patch = json.dumps({"status": body})
-    kubectl("patch", "canary", "shop", "-n", namespace, "--subresource=status", "--type=merge", "-p", patch)
+    as_serin = (f"--as={SERIN}", "--as-group=system:masters")
+    kubectl("patch", "canary", "shop", "-n", namespace, "--subresource=status", "--type=merge", "-p", patch, *as_serin)
     return get("canary", "shop", namespace)
 
 

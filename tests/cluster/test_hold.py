@@ -566,6 +566,7 @@ RECORD = {
     "attempt": "a1",
     "startedAt": "2026-11-21T12:00:00Z",
     "templateHash": "abc",
+    "origin": {"treated": "ai"},
     "steps": [{"step": 1, "weight": 1, "at": "2026-11-21T12:00:01Z"}],
 }
 
