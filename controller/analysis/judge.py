@@ -270,7 +270,8 @@ def judge(state: JudgeState, interval: Interval, settings: Settings) -> tuple[Ju
         state.noise,
         state.trips,
         keep * state.rate + (1.0 - keep) * rate,
-        interval.start if since is None and served and state.rest is None else since,
+        # The first interval may begin long before the pods did.
+        max(interval.start, interval.end - settings.scrape) if since is None and served and not state.rest else since,
         state.rest,
         state.learned_warmup,
         state.proven_age,
