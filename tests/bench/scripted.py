@@ -14,6 +14,8 @@ from tests.fakes.prometheus import FakePrometheus, Scripted
 RATE = 100.0
 """requests a second of each workload"""
 BAD_SHARE = 0.5
+RETENTION = 3600
+"""seconds of samples that are kept, however far back a query reaches"""
 _CLUSTERS = re.compile(r'envoy_cluster_name=~?"([^"]*)"')
 
 
@@ -33,7 +35,8 @@ class Counter:
         return value + slope * (at - since)
 
     def scrapes(self, since: float, until: float) -> list[tuple[float, float]]:
-        return [(float(at), self.value(at)) for at in range(math.ceil(since), math.floor(until) + 1)]
+        first = max(math.ceil(since), math.floor(until) - RETENTION)
+        return [(float(at), self.value(at)) for at in range(first, math.floor(until) + 1)]
 
 
 @dataclass
