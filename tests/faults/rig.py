@@ -25,6 +25,7 @@ import yaml
 from controller.kube.credentials import Credentials, load_credentials
 from controller.kube.resources import Resource
 from controller.kube.transport import Api as KubeApi
+from controller.model.bound import bound_digest
 from tests.bench.scene import canary
 from tests.bench.scripted import ScriptedGateway
 from tests.bench.seen import writes
@@ -270,6 +271,11 @@ class Rig:
     async def decide(self, verb: str, attempt: str = "", **spec: Any) -> None:
         """One person's Decision."""
         said = {"canary": NAME, "decision": verb, "by": "admin", "reason": "the test says so"}
+        images = {one["image"]: one.get("digest", "") for one in (self.attempt.get("evidence") or {}).get("images", [])}
+        said |= {
+            "digest": bound_digest(tuple(self.attempt.get("images", ())), images),
+            "planDigest": self.attempt.get("planDigest", ""),
+        }
         body = {
             "apiVersion": "serin.dev/v1alpha1",
             "kind": "Decision",
