@@ -157,7 +157,7 @@ def test_a_right_to_abort_is_no_right_to_approve(namespace: str) -> None:
         pytest.param({"by": "root"}, "spec.by must be you (mallory), not root", id="somebody else's name"),
         pytest.param({"decision": "Promote"}, "you need the verb promote", id="a verb not granted"),
         pytest.param({"canary": "billing"}, "on canaries.serin.dev billing", id="a canary not granted"),
-        pytest.param({"attempt": ""}, "spec.attempt", id="no attempt"),
+        pytest.param({"attempt": ""}, "name the Canary and the attempt this is about", id="no attempt"),
         pytest.param({"reason": "   "}, "spec.reason: write why", id="no reason"),
         pytest.param({"reason": "x" * 1025}, "spec.reason", id="a reason too long to keep"),
         pytest.param({"decision": "Approve"}, "an Approve names its step", id="an approval of everything"),
