@@ -97,3 +97,9 @@ def test_every_reason_that_needs_a_person_is_in_troubleshooting() -> None:
 
     text = (ROOT / "docs" / "troubleshooting.md").read_text()
     assert [reason for reason in sorted(HOLDS | PEOPLE | TO_MEND) if f"`{reason}`" not in text] == []
+
+
+def test_the_threat_model_has_every_number_once() -> None:
+    numbers = re.findall(r"^\| T(\d+) \|", (ROOT / "docs" / "threat-model.md").read_text(), re.MULTILINE)
+
+    assert numbers == [str(number) for number in range(1, 31)]
