@@ -476,6 +476,8 @@ def _while_retreated(seen: Observed, now: datetime) -> Decision:
         case _ if attempt.replacing and attempt.resting_since and now < attempt.resting_since + DRAIN:
             return Wait("Draining", "requests under way are answered first", attempt.resting_since + DRAIN)
         case _ if attempt.replacing and attempt.resting_since and _has_pods_from(seen, attempt.resting_since, now):
+            if not seen.weight.programmed and not seen.weight.problem:
+                return Wait("RouteNotProgrammed", "no gateway reports weight 0 again yet", now + SOON)
             if seen.canary.replaced == status.epoch:
                 return Wait("ReplacingPods", "fresh pods tell a bad revision from a bad pod", now + SOON)
             return Do(ReplacePods(), "ReplacingPods", "fresh pods tell a bad revision from a bad pod")
