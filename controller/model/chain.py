@@ -56,6 +56,17 @@ def digest_of(spec: Mapping[str, Any]) -> str:
     return "sha256:" + hashlib.sha256(canonical(body).encode("utf-8", "surrogatepass")).hexdigest()
 
 
+WEIGHTY = frozenset({"Approve", "Promote", "BreakGlass", "Abort", "Reject"})
+FOR_ALL = 60
+
+
+def _has_room(name: str, taken: int, entry: Mapping[str, Any]) -> bool:
+    """The last places for decisions are kept for those that moved something: nobody drowns an approval in pauses."""
+    if name == "decisions" and not (entry.get("taken") and entry.get("decision") in WEIGHTY):
+        return taken < FOR_ALL
+    return taken < GROWING[name]
+
+
 def grown(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
     """What to store: fields that are set stay, lists grow at their end, an outcome seals.
 
@@ -66,8 +77,10 @@ def grown(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any
     result = dict(stored)
     for name, value in wanted.items():
         if name in GROWING:
-            before = list(stored.get(name) or [])
-            result[name] = [*before, *(one for one in value if one not in before)][: GROWING[name]]
+            result[name] = entries = list(stored.get(name) or [])
+            for one in value:
+                if one not in entries and _has_room(name, len(entries), one):
+                    entries.append(one)
         elif result.get(name) in (None, ""):
             result[name] = value
     if result.get("outcome"):

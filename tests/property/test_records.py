@@ -212,3 +212,14 @@ def test_a_record_that_is_still_open_is_no_finding_at_the_end_and_one_before_it(
 
 def test_the_mark_says_that_something_stood_there() -> None:
     assert redact("token=abcdef123456") == f"token={REDACTED}"
+
+
+def test_an_approval_is_recorded_however_many_pauses_a_tenant_has_written() -> None:
+    flood = [{"at": str(n), "decision": "Pause", "taken": True} for n in range(200)]
+    refused = [{"at": f"r{n}", "decision": "Approve"} for n in range(200)]
+    approval = {"at": "x", "decision": "Approve", "by": "owner", "taken": True}
+
+    record = grown(grown({}, {"decisions": [*flood, *refused]}), {"decisions": [approval]})
+
+    assert record["decisions"][-1] == approval
+    assert len(record["decisions"]) < 100
