@@ -13,8 +13,8 @@ READY := $(VENV)/.ready
 # Nothing is written beside the sources but what .gitignore names.
 PYTEST := $(PYTHON) -m pytest
 # Stories of a Serin that Helm installed. test_rights comes last: it looks at what the others made the controller do.
-WITH_SERIN := $(addprefix tests/cluster/test_,release.py bad_input.py observability.py gitops.py threats.py attacks.py \
-  guardrails.py rights.py)
+WITH_SERIN := $(addprefix tests/cluster/test_,release.py bad_input.py observability.py gitops.py threats.py \
+  provenance.py attacks.py guardrails.py rights.py)
 FAST := tests/unit tests/property tests/simulation tests/contract
 
 .PHONY: help venv demo down check test faults soak fuzz bench bench-judge manifests release lock
