@@ -439,6 +439,7 @@ async def _remove(made: Rig) -> None:
         made.path("Canary"),
         f"/apis/serin.dev/v1alpha1/metricssources/{made.namespace}",
         f"/api/v1/namespaces/{made.namespace}",
+        f"/api/v1/namespaces/{made.namespace}-too",
     ):
         with contextlib.suppress(ApiError):
             await made.api.call("DELETE", path)

@@ -130,7 +130,13 @@ async def test_row_63_with_the_controller_gone_a_person_can_detach(it: Rig) -> N
 
 async def test_row_64_a_namespace_that_goes_takes_everything_along(it: Rig) -> None:
     """Nothing is created in it any more, and the finalizer does not keep it."""
-    await at_thirty(it)
+    elsewhere = f"{it.namespace}-too"
+    await it.lease_rights(elsewhere)
+    await it.start(lease_in=elsewhere)
+    await it.shop(LONG)
+    await it.until_held()
+    await it.edit("v2")
+    await it.until_weight(30)
     path = f"/api/v1/namespaces/{it.namespace}"
     await it.api.call("DELETE", path)
 
