@@ -272,7 +272,9 @@ async def test_row_29_with_the_controller_away_nothing_of_ours_stops_anybody(it:
     await it.patch("Deployment", {"spec": {"replicas": 3}})
     await it.until(lambda: it.latest("Deployment")["status"].get("readyReplicas") == 3, 20, "scaled")
     await it.api.apply(it.path("Deployment", "another"), shop_deployment("another", it.namespace, "v1", 1))
-    await it.until(lambda: it.latest("Deployment", "another")["status"].get("readyReplicas") == 1, 20, "another runs")
+    await it.until(
+        lambda: it.latest("Deployment", "another").get("status", {}).get("readyReplicas") == 1, 20, "another runs"
+    )
 
 
 async def test_row_31_a_status_of_a_newer_version_is_left_alone(it: Rig) -> None:
