@@ -255,9 +255,11 @@ class Rig:
         await self.api.call("PATCH", self.path("Deployment"), {"spec": {"template": template}}, STRATEGIC)
 
     async def patch(self, kind: str, body: Object, name: str = NAME) -> Object:
-        """Somebody else's merge patch; its revision is no writing of ours."""
+        """Somebody else's merge patch, once it is seen here too; its revision is no writing of ours."""
         found = await self.api.call("PATCH", self.path(kind, name), body, MERGE)
-        self.foreign.add(int(found["metadata"]["resourceVersion"]))
+        revision = int(found["metadata"]["resourceVersion"])
+        self.foreign.add(revision)
+        await self.until(lambda: any(one.revision >= revision and one.kind == kind for one in self.events[-500:]), 20)
         return found
 
     async def hand_edit(self, percent: int) -> None:
