@@ -142,7 +142,8 @@ class Rig:
 
     def records(self) -> list[Object]:
         names = sorted({one.name for one in self.events if one.kind == "ReleaseRecord"})
-        return [dict(self.latest("ReleaseRecord", name)["spec"]) for name in names]
+        found = [dict(self.latest("ReleaseRecord", name)["spec"]) for name in names]
+        return [one for one in found if one["canary"] == NAME]
 
     # waiting
 
