@@ -91,13 +91,24 @@ def epoch_of(route: Object, service: str) -> str:
     return next((one.partition("=")[2] for one in stamps if one.strip().partition("=")[0] == service), "")
 
 
-def broken(events: Sequence[Event], canary: str, foreign: frozenset[int] = frozenset()) -> list[str]:
-    """Every rule of O1 to O4, O7 and O8 that this history breaks, a line each. `foreign`: revisions others wrote."""
+def broken(
+    events: Sequence[Event], canary: str, foreign: frozenset[int] = frozenset(), *, above: float = ABOVE
+) -> list[str]:
+    """Every rule of O1 to O4, O7 and O8 that this history breaks, a line each.
+
+    `foreign`: revisions others wrote. `above`: seconds a weight may stand too high, longer where nobody may write it.
+    """
     history = list(moments(events, canary))
-    return [*_weights(history, foreign), *_pods(history), *_gates(history), *_steps(events, history), *_terms(history)]
+    return [
+        *_weights(history, foreign, above),
+        *_pods(history),
+        *_gates(history),
+        *_steps(events, history),
+        *_terms(history),
+    ]
 
 
-def _weights(history: Sequence[Moment], foreign: frozenset[int]) -> Iterator[str]:
+def _weights(history: Sequence[Moment], foreign: frozenset[int], patience: float) -> Iterator[str]:
     """O1 and O2. Somebody else may write a weight; what counts is that it does not stay."""
     above_since: float | None = None
     for now in history:
@@ -107,7 +118,7 @@ def _weights(history: Sequence[Moment], foreign: frozenset[int]) -> Iterator[str
             yield f"O1: revision {now.revision}: {now.weight:g} % under epoch {now.epoch}, authorised {allowed:g} %"
         if raised and now.attempt.get("outcome") in LET_GO:
             yield f"O2: revision {now.revision}: raised to {now.weight:g} % after {now.attempt['outcome']}"
-        if above_since is not None and now.at - above_since > ABOVE:
+        if above_since is not None and now.at - above_since > patience:
             yield f"O1: revision {now.revision}: above what is authorised for {now.at - above_since:.0f} s"
             above_since = None
         above_since = (above_since or now.at) if now.weight > allowed else None

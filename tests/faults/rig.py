@@ -33,7 +33,7 @@ from tests.cluster.api import STRATEGIC, Api, ApiError
 from tests.cluster.cluster import write_kubeconfig
 from tests.cluster.kube.proxy import Proxy, is_write, proxy_before
 from tests.cluster.objects import namespace_object, shop_deployment, shop_route, shop_service, state_dir
-from tests.faults.oracles import Event, Object, broken, epoch_of, weight_of
+from tests.faults.oracles import ABOVE, Event, Object, broken, epoch_of, weight_of
 
 ROOT = Path(__file__).parents[2]
 NAME = "shop"
@@ -93,6 +93,8 @@ class Rig:
     foreign: set[int] = field(default_factory=set)
     replicas: list[Replica] = field(default_factory=list)
     news: asyncio.Event = field(default_factory=asyncio.Event)
+    above: float = ABOVE
+    """seconds a weight may stand above what is authorised before the oracle speaks"""
     muted: bool = False
     """the gateway does not do what the route says"""
 
@@ -385,7 +387,9 @@ async def rig(namespace: str) -> AsyncIterator[Rig]:
         watching = [asyncio.create_task(_watch(made, kind)) for kind in WATCHED]
         try:
             yield made
-            assert not (found := broken(made.events, NAME, frozenset(made.foreign))), "\n".join([*found, made.story()])
+            assert not (found := broken(made.events, NAME, frozenset(made.foreign), above=made.above)), "\n".join(
+                [*found, made.story()]
+            )
         finally:
             for replica in made.replicas:
                 replica.send(signal.SIGKILL)

@@ -242,6 +242,7 @@ def _denial(namespace: str) -> list[dict[str, Any]]:
 
 async def test_row_28_a_policy_that_denies_the_route_is_quoted_and_the_way_out_is_tried_for_ever(it: Rig) -> None:
     """Somebody else's admission stands before weight 0."""
+    it.above = 120.0
     await it.ready(LONG)
     await it.edit("v2")
     await it.until_weight(30)
