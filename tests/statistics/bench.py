@@ -207,7 +207,7 @@ PEERS = (*peers.RULES, "oracle")
 TABLES: dict[str, tuple[str, list[Cell], float]] = {
     "selection": ("False rollbacks in the worlds that settings were chosen in", harmless(SELECTION), 1.0),
     "trickle": ("Hardly any traffic", harmless(["realistic", "burst", "nodes"], traffic=TRAFFIC[:1]), 0.2),
-    "held-out": ("False rollbacks in worlds that nobody looked at while choosing", harmless(HELD_OUT), 1.0),
+    "held-out": ("False rollbacks in worlds that nothing was tuned for", harmless(HELD_OUT), 1.0),
     "cold": ("Cold starts that no warm-up covers", harmless(COLD, traffic=(200.0, 5000.0)), 0.4),
     "faults": ("Regressions, realistic noise", faults(), 0.5),
     "strange": (
@@ -235,7 +235,7 @@ TABLES: dict[str, tuple[str, list[Cell], float]] = {
         1.0,
     ),
     "program": (
-        "The same judge as a program, in noise that no page describes",
+        "The same judge as a program, in two other worlds",
         [Cell(world, 200.0, effect, OUTSIDE) for world in ("pink", "nodes") for effect in ("none", "5 %")],
         0.1,
     ),

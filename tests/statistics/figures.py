@@ -28,7 +28,7 @@ def write(rows: Sequence[Measured], into: Path) -> None:
         HEAD,
         _section("What was asked for, and what was reached", _table(reach.lines(reach.check(rows)))),
         _section("Harmless releases, in the worlds that settings were chosen in", _harmless(plain, SELECTION)),
-        _section("Harmless releases, in worlds that nobody looked at while choosing", _harmless(plain, HELD_OUT)),
+        _section("Harmless releases, in worlds that nothing was tuned for", _harmless(plain, HELD_OUT)),
         _section("Harmless releases whose pods start cold, with no warm-up set", _harmless(plain, COLD)),
         _section("Harmless releases where pods cannot be told apart", _harmless(_with(ours, "noise"), WORLDS)),
         _section("Bad releases, in the realistic world", _found(_faulty(plain))),
