@@ -57,7 +57,7 @@ def interval(seen: Floats, *, alpha: float) -> tuple[float, float]:
 
     Args: alpha: inside (0, 1); the chance that the interval ever misses, for independent requests
         and a difference that stays; both ends and all looks together.
-    Source: STATISTICS 8, inversion of 3.1. Coverage: tests/statistics/test_bounds.py.
+    By inversion of the test in `evidence.py`. Coverage: tests/statistics/test_bounds.py.
 
     >>> seen = begin()
     >>> for _ in range(20): seen = update(seen, 500, 25, 9500, 10, phi=1.0)

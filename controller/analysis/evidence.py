@@ -59,7 +59,7 @@ class Alternatives:
 
 @lru_cache(maxsize=64)
 def alternatives(kind: str, margin: float, rho: float = 1.25) -> Alternatives:
-    """The bets on a metric of `kind`: two lanes against the canary, and those that certify it (STATISTICS 3.1)."""
+    """The bets on a metric of `kind`: two lanes against the canary, and those that certify it."""
     grid = np.geomspace(1.2, 60.0, 10) if kind == "latency" else np.geomspace(1.4, 400.0, 12)
     size = len(grid)
     r = np.concatenate([grid, grid, 1.0 / np.geomspace(1.2, 20.0, CERTIFICATES)])
@@ -112,7 +112,7 @@ def dispersion(n_c: Any, n_b: Any, p_hat: Any, dt: Any, *, noise: Any, canary_po
         dt: seconds of the interval.
         noise: v, CV^2 times seconds of one pod's ratio (`pod_noise`, or `FALLBACK_NOISE`).
         canary_pods, baseline_pods: 0 means unknown, and counts as one.
-    Source: STATISTICS 3.1; e**(1/phi) is an e-value for a predictable phi >= 1 (Jensen).
+    Why it is allowed: e**(1/phi) is an e-value for a predictable phi >= 1 (Jensen).
 
     >>> round(dispersion(50.0, 950.0, 0.001, 5.0, noise=30.0, canary_pods=1, baseline_pods=20), 3)
     1.15
@@ -131,7 +131,7 @@ def pod_noise(requests: Floats, errors: Floats, *, block: float = 300.0) -> floa
         block: seconds.
     Returns: >= 0; `FALLBACK_NOISE` where there is too little to tell (fewer than two pods or
         no errors).
-    Source: STATISTICS 3.1: drift common to all pods is removed, autocorrelation stays in.
+    Drift common to all pods is removed, autocorrelation stays in.
 
     >>> pod_noise(np.full((24, 4), 1000.0), np.tile([20.0, 0.0, 0.0, 20.0], (24, 1)))
     277.5

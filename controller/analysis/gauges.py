@@ -1,7 +1,7 @@
 """Memory, CPU and other gauges: advice that pauses a rollout, never a verdict that ends it.
 
 A gauge has no counts and so no proof that holds at every look; compared as time series it is wrong in
-15 to 31 of 100 harmless rollouts (STATISTICS 9). What is left is a rule that is hard to set off: the
+15 to 31 of 100 harmless rollouts. What is left is a rule that is hard to set off: the
 mean over the canary's pods above a factor of the stable pods' mean, for five minutes without a break.
 Values are per pod, divided by the pod's limit or its traffic where that is known.
 """

@@ -3,7 +3,7 @@
 "Is it safe to go on?" is `Finding.tripped`: cheap to get wrong, answered in seconds, sends the
 weight to 0 for a while. "Is this revision bad?" is `Finding.verdict`, and FAIL needs two things at
 once: a proof, which independent requests of a harmless canary reach in at most `falseRollbackRate` of
-rollouts, over all metrics and however often one looks (STATISTICS 4, G1 and G2); and a second opinion
+rollouts, over all metrics and however often one looks; and a second opinion
 that knows how pods misbehave: the same evidence behind a bucket that no burst fills, or a fault that
 came back on fresh pods. The proof bounds the promise whatever the second opinion is worth.
 

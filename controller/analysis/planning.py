@@ -1,7 +1,7 @@
 """What a plan can see, reckoned before it begins: pure arithmetic on the traffic of the last hours.
 
 The formulas are for independent requests and a baseline with far more traffic than the canary; against
-the simulated judge they are right within a third (STATISTICS 3.5). They warn and inform, nothing is
+the simulated judge they are right within a third. They warn and inform, nothing is
 decided by them.
 """
 

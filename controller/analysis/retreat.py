@@ -1,7 +1,7 @@
 """What a trip leads to: off traffic, a rest, and back, so that one experiment tells a bad revision from a bad pod.
 
-A fault of the revision comes back on fresh pods; a fault of a pod, its node or its cold cache does not
-(STATISTICS 12). The rules are the same for the loop and for `python -m controller.analysis`:
+A fault of the revision comes back on fresh pods; a fault of a pod, its node or its cold cache does not.
+The rules are the same for the loop and for `python -m controller.analysis`:
 
 - Pods younger than `MetricSettings.young_below` only age while they rest, since a cold start is not a fault.
   If all of them were young, so that nothing but their youth speaks for them, what they do once they

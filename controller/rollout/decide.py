@@ -47,7 +47,7 @@ from controller.rollout.moves import (
 )
 
 MARGIN = timedelta(seconds=1)
-"""gateways obey up to 0.4 s after they report that they do (GATEWAYS: measured 87 to 383 ms)"""
+"""gateways obey up to 0.4 s after they report that they do (measured: 87 to 383 ms)"""
 DRAIN = timedelta(seconds=2)
 """from weight 0 in force to the deletion of pods that may still answer"""
 REST = timedelta(seconds=30)

@@ -1,7 +1,6 @@
 """Guardrails on a real cluster, with real users, a real registry and signed statements: who may stop, approve and thaw.
 
-Scenarios 2, 4 to 8 of what operators fear. Every refusal comes from the API server or is the controller's answer, and
-names the rule.
+Every refusal comes from the API server or is the controller's answer, and names the rule.
 """
 
 from __future__ import annotations
@@ -108,7 +107,7 @@ def answers(story: Story) -> list[tuple[str, bool, str]]:
 def test_an_ai_generated_change_is_clamped_its_author_refused_and_an_owner_accepted(
     start: StartStory, registry: RunningRegistry, build: Build
 ) -> None:
-    """Scenario 7, but for what the API server alone refuses (the next test)."""
+    """What the API server alone refuses is the next test."""
     story = start(step(20), step(50), processes=False)
     image = registry.push("shop", "ai")
     build.commit(AI)
@@ -154,7 +153,7 @@ def test_an_ai_generated_change_is_clamped_its_author_refused_and_an_owner_accep
 
 
 def test_what_the_api_server_itself_refuses_about_an_approval(start: StartStory) -> None:
-    """Scenario 7: machines, names of others, no right, forged groups, another plan, expired."""
+    """Machines, names of others, no right, forged groups, another plan, expired."""
     story = start(step(50, "1h"), processes=False)
     policy("two-person", {"approvals": {"before": "Start", "count": 1}})
     story.edit("v2", annotations={"serin.dev/origin": "human"})
@@ -222,7 +221,7 @@ def test_what_the_api_server_itself_refuses_about_an_approval(start: StartStory)
 
 
 def test_on_call_stops_every_rollout_with_one_command_and_two_owners_let_them_go_on(start: StartStory) -> None:
-    """Scenario 5: held within two seconds, and not loosened by one person, by on call or by an administrator."""
+    """Held within two seconds, and not loosened by one person, by on call or by an administrator."""
     stories = [start(step(50, "1h"), name=f"shop-{number}", replicas=1, processes=False) for number in range(4)]
     bind("nick", "canary-oncall")
     for owner in ("olga", "oscar"):
@@ -295,7 +294,6 @@ def test_a_kill_switch_for_ai_rolls_it_back_and_touches_nothing_that_a_person_si
 def test_schema_and_access_in_one_rollout_are_refused_with_both_places_named_and_go_one_after_the_other(
     start: StartStory,
 ) -> None:
-    """Scenario 6."""
     story = start(step(50), processes=False)
     policy("apart", {"forbid": [["schema", "auth"]]})
     kubectl("create", "serviceaccount", "admin", "-n", story.namespace)
@@ -325,7 +323,6 @@ def test_schema_and_access_in_one_rollout_are_refused_with_both_places_named_and
 def test_a_step_that_is_due_inside_a_window_waits_and_goes_on_by_itself_and_a_rollback_waits_for_nobody(
     start: StartStory,
 ) -> None:
-    """Scenario 8."""
     story = start(step(20, "5s"), step(50, "5s"), processes=False)
     now = time.time()
     window = {
@@ -360,7 +357,7 @@ def test_a_step_that_is_due_inside_a_window_waits_and_goes_on_by_itself_and_a_ro
 
 
 def test_a_freeze_or_policy_that_cannot_be_carried_out_is_refused_or_holds_and_says_why(start: StartStory) -> None:
-    """Bad input, and scenario 4: what nobody can read holds, and an abort still works."""
+    """Bad input: what nobody can read holds, and an abort still works."""
     story = start(step(50), processes=False)
 
     def freeze(**spec: Any) -> Object:
@@ -392,7 +389,7 @@ def test_a_freeze_or_policy_that_cannot_be_carried_out_is_refused_or_holds_and_s
 def test_the_plan_is_told_before_anything_is_applied_and_is_the_one_that_is_carried_out(
     start: StartStory, tmp_path: Path
 ) -> None:
-    """Scenario 2, as far as a Deployment's template goes."""
+    """As far as a Deployment's template goes."""
     story = start(step(50, "1h"), processes=False)
     policy("strict", {"maxFirstWeight": 10, "approvals": {"before": "Start", "count": 1}})
     bind("ann", "canary-approver")

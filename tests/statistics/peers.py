@@ -1,6 +1,6 @@
 """The rules of other tools, and of textbooks, on the same simulated traffic: for comparison, not for use.
 
-Re-implemented from what PEERS and STATISTICS 2 and 3.4 say they do, not from their code. None of them
+Re-implemented from what their documentation says and their code does; none of that code is here. None of them
 takes traffic away and gives it back, so all of them watch one stream: four steps of ten minutes each.
 A rule gets a recorded stream and returns when it would have rolled back.
 """

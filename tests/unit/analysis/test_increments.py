@@ -1,4 +1,4 @@
-"""The pitfalls of Prometheus data, one test each (STATISTICS section 10)."""
+"""The pitfalls of Prometheus data, one test each."""
 
 from __future__ import annotations
 
