@@ -1,4 +1,4 @@
-"""Who may open a gate: nobody who had a part in the change, and only so many different people as the rule asks for."""
+"""Who may not open a gate: whoever had a part in the change."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 
 from controller.guardrails.origin import plain_name
 from controller.model.evidence import Author, Evidence
-from controller.model.guarded import Gate
 
 
 def barred_author(by: str, authors: Iterable[str], evidence: Evidence) -> str:
@@ -26,9 +25,3 @@ def barred_author(by: str, authors: Iterable[str], evidence: Evidence) -> str:
 
 def _roles(authors: Sequence[Author]) -> list[str]:
     return [authors[0].role] if len(authors) == 1 else []
-
-
-def people_for(gate: Gate, approvals: Iterable[tuple[str, tuple[str, ...]]]) -> tuple[str, ...]:
-    """The different people, of those who approved (name and groups), who count for this gate."""
-    counted = [by for by, groups in approvals if not gate.groups or set(gate.groups) & set(groups)]
-    return tuple(dict.fromkeys(counted))

@@ -91,11 +91,6 @@ class KeyedQueue:
         self._not_before.pop(key, None)
         self._cancel_later(key)
 
-    def due_in(self, key: str) -> float | None:
-        """Seconds until a planned look; None when nothing is planned."""
-        planned = self._later.get(key)
-        return None if planned is None else max(0.0, planned.when() - _now())
-
     async def take(self) -> str:
         """The next key; it is the caller's until `done`."""
         while not self._ready:

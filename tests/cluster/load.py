@@ -61,21 +61,10 @@ class Report:
         """Requests by the revision that answered; answers without one (the gateway's own, lost ones) under ''."""
         return Counter(a.revision for a in self.answers)
 
-    def failures(self, revision: str | None = None) -> list[Answer]:
-        """Failed requests, of one revision or of all."""
-        return [a for a in self.answers if a.failed and revision in (None, a.revision)]
-
     def lost(self, bad_revisions: Iterable[str] = ()) -> list[Answer]:
         """Connection errors and failed responses that do not come from a revision that is known to be bad."""
         bad = set(bad_revisions)
         return [a for a in self.answers if a.failed and a.revision not in bad]
-
-    def first_failure(self, revision: str | None = None) -> Answer | None:
-        return min(self.failures(revision), key=lambda a: a.at, default=None)
-
-    def last_failure(self, revision: str | None = None, before: float = float("inf")) -> Answer | None:
-        """The last failed request that was answered before a moment."""
-        return max((a for a in self.failures(revision) if a.ended < before), key=lambda a: a.ended, default=None)
 
     def share(self, revision: str, bin_seconds: float = 1.0) -> list[tuple[float, float, int]]:
         """(start of the bin, share of this revision from 0 to 1, answers in it); bins without answers are left out."""

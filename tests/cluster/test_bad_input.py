@@ -48,12 +48,6 @@ def patch(kind: str, name: str, namespace: str, body: object) -> None:
     kubectl("patch", kind, name, "-n", namespace, "--type=merge", "-p", json.dumps(body))
 
 
-def make_source(name: str) -> None:
-    spec = get("metricssource", "default")["spec"]
-    body = {"apiVersion": "serin.dev/v1alpha1", "kind": "MetricsSource", "metadata": {"name": name}, "spec": spec}
-    apply([body])
-
-
 @dataclass(frozen=True)
 class Flaw:
     """One thing that is wrong from the start, and how its owner corrects it."""

@@ -11,8 +11,6 @@ import pytest
 from tests.cluster.objects import shop_deployment
 from tests.faults.rig import LONG, NAME, Rig
 
-SLOWLY = ({"weight": 20, "bake": "5s"},)
-
 
 async def test_row_12_a_watch_that_says_nothing_is_found_dead_by_its_silence(it: Rig) -> None:
     """Half-open connections: an abort that no watch delivers is found within a minute."""
