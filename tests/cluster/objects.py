@@ -42,6 +42,23 @@ def kubectl(*args: str, stdin: object = None, user: str = "", groups: Iterable[s
     return done.stdout
 
 
+def refusal(*args: str, stdin: object = None, user: str = "", groups: Iterable[str] = ()) -> str:
+    """What the API server says no with."""
+    try:
+        said = kubectl(*args, stdin=stdin, user=user, groups=groups)
+    except CommandFailed as refused:
+        return str(refused)
+    raise AssertionError(f"not refused: kubectl {' '.join(args)}: {said.strip()}")
+
+
+def may(user: str, *what: str) -> bool:
+    """Whether the API server would let this person: verb, resource, and what kubectl takes besides."""
+    try:
+        return kubectl("auth", "can-i", *what, f"--as={user}").strip() == "yes"
+    except CommandFailed:
+        return False
+
+
 def get(kind: str, name: str = "", namespace: str = "default", selector: str = "") -> Object:
     """One object, or a list of them, as the API server sends it."""
     words = [kind, *([name] if name else []), *(["-l", selector] if selector else [])]

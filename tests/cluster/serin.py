@@ -11,13 +11,14 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
+from tests.cluster.cluster import write_kubeconfig
 from tests.cluster.conftest import RunningCluster
 from tests.cluster.load import Load, Report
 from tests.cluster.objects import (
@@ -29,6 +30,7 @@ from tests.cluster.objects import (
     shop_deployment,
     shop_route,
     shop_service,
+    state_dir,
 )
 from tests.cluster.podrunner import CHECKOUT
 
@@ -221,10 +223,13 @@ class Story:
             sender.join(30)
 
 
-def plugin(*words: str) -> Said:
-    """`kubectl canary ...`"""
+def plugin(*words: str, user: str = "", groups: Iterable[str] = ()) -> Said:
+    """`kubectl canary ...` as the administrator, or as `user` with a client certificate."""
+    own = {"KUBECONFIG": str(write_kubeconfig(state_dir(), user, groups))} if user else {}
     command = [sys.executable, "-m", "controller.cli.main", *words]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=CHECKOUT, timeout=60)
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=os.environ | own, cwd=CHECKOUT, timeout=60
+    )
     return Said(done.returncode, done.stdout + done.stderr)
 
 

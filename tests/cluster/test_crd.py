@@ -23,7 +23,7 @@ from controller.model.status import (
     parse_status,
     render_status,
 )
-from tests.cluster.objects import CommandFailed, get, kubectl
+from tests.cluster.objects import CommandFailed, get, kubectl, refusal
 
 CRDS = Path(__file__).parents[2] / "manifests" / "crd"
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -50,13 +50,6 @@ def canary(namespace: str, name: str = "checkout", **spec: Any) -> dict[str, Any
         "metadata": {"name": name, "namespace": namespace},
         "spec": usual | spec,
     }
-
-
-def refusal(*args: str, stdin: object = None) -> str:
-    """What kubectl says when the API server refuses."""
-    with pytest.raises(CommandFailed) as refused:
-        kubectl(*args, stdin=stdin)
-    return str(refused.value)
 
 
 def test_a_canary_of_ten_lines_gets_every_default(namespace: str) -> None:

@@ -6,9 +6,6 @@ Every refusal comes from the API server or is the controller's answer, and names
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
@@ -17,11 +14,9 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.cluster import write_kubeconfig
-from tests.cluster.objects import CommandFailed, Object, apply, eventually, get, kubectl, state_dir
-from tests.cluster.podrunner import CHECKOUT
+from tests.cluster.objects import CommandFailed, Object, apply, eventually, get, kubectl, may, refusal
 from tests.cluster.registry import Build, RunningRegistry, build, registry
-from tests.cluster.serin import Said, StartStory, Story, serin, start, step
+from tests.cluster.serin import Said, StartStory, Story, plugin, serin, start, step
 
 __all__ = ["build", "registry", "serin", "start"]
 
@@ -62,12 +57,7 @@ def bind(user: str, role: str) -> None:
 
 def person(user: str, *words: str, groups: Iterable[str] = ()) -> Said:
     """`kubectl canary` as this person runs it, with a certificate of their own."""
-    environment = os.environ | {"KUBECONFIG": str(write_kubeconfig(state_dir(), user, groups))}
-    command = [sys.executable, "-m", "controller.cli.main", *words]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, env=environment, cwd=CHECKOUT, timeout=60
-    )
-    return Said(done.returncode, done.stdout + done.stderr)
+    return plugin(*words, user=user, groups=groups)
 
 
 def approve(story: Story, user: str, *more: str) -> Said:
@@ -180,15 +170,13 @@ def test_what_the_api_server_itself_refuses_about_an_approval(start: StartStory)
             "spec": {key: value for key, value in (spec | changes).items() if value is not None},
         }
 
-    def refusal(body: Object, user: str = "ann") -> str:
-        with pytest.raises(CommandFailed) as failed:
-            kubectl("create", "-f", "-", stdin=body, user=user)
-        return str(failed.value)
+    def refused(body: Object) -> str:
+        return refusal("create", "-f", "-", stdin=body, user="ann")
 
     assert waiting.get("origin", "unknown") == "unknown", "an annotation that says human is not believed"
-    assert "spec.by must be you (ann)" in refusal(decision(by="olga"))
-    assert "spec.groups: you are not in owners" in refusal(decision(groups=["owners"]))
-    assert "has passed: write an instant to come" in refusal(decision(expiresAt="2020-01-01T00:00:00Z"))
+    assert "spec.by must be you (ann)" in refused(decision(by="olga"))
+    assert "spec.groups: you are not in owners" in refused(decision(groups=["owners"]))
+    assert "has passed: write an instant to come" in refused(decision(expiresAt="2020-01-01T00:00:00Z"))
     with pytest.raises(CommandFailed, match="cannot create resource"):
         kubectl("create", "-f", "-", stdin=decision(by="viewer"), user="viewer")
     agent = f"system:serviceaccount:{story.namespace}:default"
@@ -424,12 +412,6 @@ def test_the_plan_is_told_before_anything_is_applied_and_is_the_one_that_is_carr
 def test_only_the_platform_team_writes_policies_and_nobody_but_the_controller_deletes_a_freeze() -> None:
     bind("pia", "canary-platform")
     bind("nick", "canary-oncall")
-
-    def may(user: str, *what: str) -> bool:
-        try:
-            return kubectl("auth", "can-i", *what, user=user).strip() == "yes"
-        except CommandFailed:
-            return False
 
     assert may("pia", "create", "releasepolicies.serin.dev")
     assert not may("pia", "delete", "freezes.serin.dev")

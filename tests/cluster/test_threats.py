@@ -17,7 +17,7 @@ import pytest
 from controller.cli.decisions import digest_of
 from controller.model.chain import digest_of as seal_of
 from tests.cluster.conftest import RunningCluster
-from tests.cluster.objects import CommandFailed, apply, eventually, get, kubectl, namespace_object
+from tests.cluster.objects import CommandFailed, Object, apply, eventually, get, kubectl, namespace_object, refusal
 from tests.cluster.serin import (
     SYSTEM,
     StartStory,
@@ -37,8 +37,6 @@ OWNERS = "owners"
 AGENTS = "serin:agents"
 ROLES = {"olga": "canary-approver", "mallory": "canary-approver", "bea": "canary-breakglass", "eve": "edit"}
 """people of the tests and their role; otto holds canary-approver by the group owners"""
-
-Object = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
@@ -81,13 +79,6 @@ def decision(story: Story, verb: str, by: str, **changes: Any) -> Object:
         "metadata": {"name": f"d-{uuid.uuid4().hex[:8]}", "namespace": story.namespace},
         "spec": spec,
     }
-
-
-def refusal(*words: str, stdin: object = None, user: str = "", groups: tuple[str, ...] = ()) -> str:
-    """What the API server says no with."""
-    with pytest.raises(CommandFailed) as refused:
-        kubectl(*words, stdin=stdin, user=user, groups=groups)
-    return str(refused.value)
 
 
 def said_no(*words: str, user: str = "", groups: tuple[str, ...] = (), stdin: object = None) -> str:
