@@ -55,7 +55,7 @@ REST = timedelta(seconds=30)
 TROUBLE_GRACE = timedelta(seconds=20)
 """pods that cannot start get this long before the rule rolls back: pulls and quotas do recover"""
 LOOK_AGAIN = timedelta(seconds=5)
-"""Services, routes and sources have no watch: so long after its correction a problem may still be shown"""
+"""so long after its correction a problem may still be shown, where a watch does not tell of it"""
 DRIFT_WINDOW = timedelta(minutes=10)
 DRIFTS = 3
 RETREATS = 3
