@@ -18,7 +18,7 @@ from controller.cli.text import Node, parse_time, percent, plain, span
 UNSEEN_AFTER = 60.0
 """seconds without a renewed lease after which nobody can be said to be in charge"""
 ACTIVE = frozenset({"Preparing", "Progressing", "Retreated", "Releasing", "Finishing", "RollingBack"})
-WAITS = frozenset({"AwaitingApproval", "Paused", "RetreatedTooOften", "TrafficLowered", "Frozen", "KillSwitch"})
+WAITS = frozenset({"AwaitingApproval", "Paused", "RetreatedTooOften", "TrafficLowered", "Frozen"})
 """reasons that only a person, a freeze or the kill switch ends"""
 MOVING = frozenset({"", "Baking", "CanaryNotReady", "Draining", "Resting", "RouteNotProgrammed", "TrafficMoved"})
 """reasons of a rollout that is on its way"""
