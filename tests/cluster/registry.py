@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,15 +66,18 @@ class RunningRegistry:
             self.process.wait()
             self.process = None
 
-    def push(self, repository: str, tag: str, content: str = "") -> str:
-        """An image; the reference by tag and digest that a Deployment can name."""
+    def push(self, repository: str, tag: str) -> str:
+        """An image like no other; the reference by tag and digest that a Deployment can name.
+
+        Statements are about digests: with equal ones a test would meet what another attached.
+        """
         self._upload(repository, b"{}")
         body: dict[str, Any] = {
             "schemaVersion": 2,
             "mediaType": MANIFEST,
             "config": {"mediaType": EMPTY, "digest": digest_of(b"{}"), "size": 2},
             "layers": [],
-            "annotations": {"org.opencontainers.image.version": tag, "content": content},
+            "annotations": {"org.opencontainers.image.version": tag, "content": uuid.uuid4().hex},
         }
         manifest = json.dumps(body).encode()
         self.put(repository, tag, manifest, MANIFEST)

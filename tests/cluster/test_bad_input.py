@@ -243,7 +243,7 @@ def test_a_malformed_decision_is_refused_and_a_late_one_is_answered_without_effe
 
     for spec, says in (
         ({"decision": "Explode"}, "spec.decision"),
-        ({"attempt": ""}, "spec.attempt"),
+        ({"attempt": ""}, "name the Canary and the attempt"),
         ({"decision": "Approve"}, "names its step"),
         ({"by": "somebody-else"}, "by"),
     ):

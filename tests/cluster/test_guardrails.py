@@ -233,7 +233,7 @@ def test_on_call_stops_every_rollout_with_one_command_and_two_owners_let_them_go
     by_on_call = person("nick", "thaw", "stop", "--reason", "I think it is over")
     first = person("olga", "thaw", "stop", "--reason", "4711 is over")
     again = person("olga", "thaw", "stop", "--reason", "really")
-    still = [story.status() for story in stories]
+    still = [story.until_reason("Frozen") for story in stories]
     second = person("oscar", "thaw", "stop", "--reason", "seen the graphs")
     ended = [story.until_ended() for story in stories]
 
