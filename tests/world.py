@@ -128,6 +128,7 @@ class World:
     records: dict[str, dict[str, Any]] = field(default_factory=dict)
     samples: dict[str, list[tuple[float, float, float]]] = field(default_factory=lambda: {"canary": [], "stable": []})
     counters: dict[str, list[float]] = field(default_factory=lambda: {"canary": [0.0, 0.0], "stable": [0.0, 0.0]})
+    records_down: bool = False
     metrics_up: bool = True
     may: bool | None = True
     """what the API server says of everybody's rights; None while it does not answer"""
@@ -368,6 +369,8 @@ class Hands:
         return ()
 
     async def read_record(self, ref: Ref, attempt: str) -> RecordSeen:
+        if self.world.records_down:
+            raise ApiUnavailable("records cannot be read")
         found = self.world.records.get(attempt)
         if found is None:
             return RecordSeen()
@@ -381,6 +384,8 @@ class Hands:
 
     async def store_record(self, ref: Ref, attempt: str, record: dict[str, Any]) -> None:
         world = self.world
+        if world.records_down:
+            raise ApiUnavailable("records cannot be written")
 
         def change() -> None:
             before = world.records.get(attempt, {})

@@ -11,7 +11,7 @@ import asyncio
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from controller.errors import NeedsUser, NotFound, SourceUnavailable
+from controller.errors import NeedsUser, NotFound, Retryable, SourceUnavailable
 from controller.loop.guard import frozen_now, read_ruling, with_bars
 from controller.loop.world import World
 from controller.model.spec import Analysis, CanarySpec, Verb
@@ -135,7 +135,13 @@ async def _read_record(seen: CanarySeen, world: World) -> RecordSeen:
     if attempt.outcome and status.phase in RESTING and status.head.number >= attempt.number > 0:
         # Sealed, and remembered as that: a new leader need not ask for the last record of every Canary.
         return RecordSeen(exists=True, outcome=attempt.outcome, number=status.head.number, hash=status.head.hash)
-    return await world.memory.read_record(seen.ref, attempt.id)
+    try:
+        return await world.memory.read_record(seen.ref, attempt.id)
+    except Retryable:
+        if status.phase not in ACTIVE or seen.deleting:
+            raise
+        # Counts as not stored: nothing is promoted on that, and it stands before no way out.
+        return RecordSeen()
 
 
 def _is_about_to_begin(status: Status, target: Target | None) -> bool:

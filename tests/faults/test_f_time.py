@@ -33,7 +33,7 @@ async def test_row_78_nothing_is_promoted_unrecorded_and_a_rollback_does_not_wai
     it.proxy.fault(path="/releaserecords", status=500)
     await it.edit("v2")
     await asyncio.sleep(5)
-    assert (it.status["phase"], it.weight) == ("Preparing", 0)
+    assert it.weight == 0
     assert not it.latest("Deployment", f"{NAME}-canary")
     it.proxy.calm()
     await it.until_weight(30)

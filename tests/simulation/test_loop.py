@@ -11,7 +11,8 @@ import os
 import pytest
 
 from controller.model.spec import Verb
-from tests.simulation.life import aborted, adopted, bad, deleted, good, killed_all_the_time, people
+from controller.model.status import Phase
+from tests.simulation.life import Process, aborted, adopted, bad, deleted, good, killed_all_the_time, people
 from tests.world import Delayed
 
 SEEDS = range(int(os.environ.get("SIMULATION_SEEDS", "50")))
@@ -53,6 +54,23 @@ def test_row_67_an_abort_at_any_moment_brings_the_weight_to_nothing(seed: int) -
 def test_row_70_clocks_that_jump_by_an_hour_raise_nothing_and_end_nothing_for_ever(seed: int) -> None:
     """In the simulation, beside all that people do: the controller's clock jumps by up to an hour, both ways."""
     people(seed + 10_000)
+
+
+def test_a_new_leader_that_cannot_reach_the_records_takes_a_bad_revision_off_traffic() -> None:
+    life = adopted(0, {"v2": 0.5}, misfortune=0.0)
+    world = life.world
+    world.edit("v2")
+    while world.route.percent == 0:
+        life.second()
+
+    world.records_down = True
+    life.leader = Process(world, life.term)
+    for _ in range(120):
+        life.second()
+
+    assert world.remembered.phase is Phase.ROLLED_BACK
+    assert (world.route.percent, world.route.present) == (0.0, False)
+    assert not any(record.get("outcome") for record in world.records.values())
 
 
 def test_a_raise_that_arrives_after_an_abort_is_refused() -> None:
