@@ -23,6 +23,7 @@ from controller.model.status import (
     parse_status,
     render_status,
 )
+from tests.cluster.cluster import SERIN
 from tests.cluster.objects import CommandFailed, get, kubectl, refusal
 
 CRDS = Path(__file__).parents[2] / "manifests" / "crd"
@@ -144,9 +145,10 @@ def whoami() -> str:
 
 
 def patch_status(namespace: str, *operations: dict[str, Any]) -> str:
+    """As the controller's account: where Serin's policies are in force, nobody else writes a status."""
     return kubectl(
         "patch", "canary", "checkout", "-n", namespace, "--subresource=status", "--type=json", "-p",
-        json.dumps(operations),
+        json.dumps(operations), f"--as={SERIN}", "--as-group=system:masters",
     )  # fmt: skip
 
 
