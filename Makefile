@@ -12,10 +12,10 @@ PYTHON := $(VENV)/bin/python
 READY := $(VENV)/.ready
 # Nothing is written beside the sources but what .gitignore names.
 PYTEST := $(PYTHON) -m pytest
-# Stories of a Serin that Helm installed. test_rights comes last: it looks at what the others made the controller do.
-WITH_SERIN := $(addprefix tests/cluster/test_,release.py bad_input.py observability.py gitops.py threats.py \
-  provenance.py attacks.py guardrails.py rights.py)
-FAST := tests/unit tests/property tests/simulation tests/contract
+# These stop etcd, or look at all namespaces.
+ALONE := tests/faults/test_g_store.py tests/faults/test_h_many.py
+# Faults wait more than they work, and each has a namespace and a controller of its own.
+SIDE_BY_SIDE := -n 3 --dist worksteal
 
 .PHONY: help venv demo down check test faults soak fuzz bench bench-judge manifests release lock
 
@@ -55,29 +55,19 @@ down: $(READY) ## end the cluster that `make demo KEEP=1` left up
 	@$(PYTHON) -m tests.cluster down
 
 check: $(READY) ## fast: format, lint, types, imports, doctests and every test without a cluster
-	@echo "==> format";   $(VENV)/bin/ruff format --check .
-	@echo "==> lint";     $(VENV)/bin/ruff check .
-	@echo "==> types";    $(PYTHON) -m mypy
-	@echo "==> imports";  $(VENV)/bin/lint-imports
-	@echo "==> doctests"; $(PYTEST) -q --doctest-modules controller
-	@echo "==> unit, property, simulation and contract tests"; $(PYTEST) -q $(FAST)
+	@$(PYTHON) -m tests.parts static fast
 
-test: check ## check, then the statistics and the tests on the local cluster
-	@echo "==> statistics"; $(PYTEST) -q tests/statistics
-	@echo "==> packaging: the image as far as it can be built without an engine, and the plugin"; $(PYTEST) -q tests/packaging
-	@echo "==> cluster tests (the first run builds the tools of the cluster: some minutes, once)"
-	@$(PYTHON) -m tests.cluster run -- $(PYTEST) -q tests/cluster --ignore tests/cluster/test_chart.py \
-	  $(foreach one,$(WITH_SERIN),--ignore $(one))
-	@echo "==> the chart, on a cluster of its own: it brings and removes what the others need all the time"
-	@$(PYTHON) -m tests.cluster run -- $(PYTEST) -q tests/cluster/test_chart.py
-	@echo "==> releases from end to end, with Serin installed by Helm: some minutes"
-	@$(PYTHON) -m tests.cluster run -- $(PYTEST) -q $(WITH_SERIN)
-	@echo "==> faults: the part of the catalogue that takes minutes (make faults runs all of it)"
-	@$(PYTHON) -m tests.cluster run -- $(PYTEST) -q tests/faults -m "not long"
+test: $(READY) ## check, the statistics and the tests on the local cluster, several parts at a time; JOBS=1: one at a time
+	@JOBS=$(JOBS) $(PYTHON) -m tests.parts
 
 faults: $(READY) ## every row of the catalogue of faults; write what it came to into docs/faults.md
-	@FAULTS=all $(PYTEST) -q -p tests.faults.noted -k test_row tests/unit tests/simulation
-	@FAULTS=all $(PYTHON) -m tests.cluster run -- $(PYTEST) -q -p tests.faults.noted -k test_row tests/faults tests/cluster/kube
+	@export FAULTS=all; failed=0; \
+	$(PYTEST) -q -p tests.faults.noted -k test_row tests/unit tests/simulation || failed=1; \
+	$(PYTHON) -m tests.cluster run -- $(PYTEST) -q $(SIDE_BY_SIDE) -p tests.faults.noted -k 'test_row or test_peers' \
+	  tests/faults tests/cluster/kube $(addprefix --ignore ,$(ALONE)) || failed=1; \
+	echo "==> faults of the store, and a thousand Canaries, on a cluster of their own"; \
+	$(PYTHON) -m tests.cluster run -- $(PYTEST) -q -p tests.faults.noted $(ALONE) || failed=1; \
+	exit $$failed
 
 soak: $(READY) ## the simulation over fresh seeds on all cores, MINUTES=60; a failing seed is made small
 	@$(PYTHON) -m tests.simulation.soak --minutes $(or $(MINUTES),60)
@@ -94,7 +84,7 @@ bench-judge: $(READY) ## count how often the judge is wrong and how fast it is r
 manifests: $(READY) ## write manifests/crd from the models, the chart's copies of manifests/, and docs/values.md from its schema
 	@$(PYTHON) -m controller.model.crd manifests/crd
 	@rm -rf charts/serin/files && mkdir -p charts/serin/files
-	@cp -r manifests/crd manifests/admission manifests/rbac manifests/observability charts/serin/files/
+	@cp -r manifests/crd manifests/admission manifests/rbac manifests/observability manifests/policies charts/serin/files/
 	@$(PYTHON) -m tests.values docs/values.md
 
 release: $(READY) ## the wheel, the plugin for krew and the bill of materials, in dist/

@@ -3,7 +3,7 @@
     python .ci/release_plugin.py DIST [URL]      writes DIST/kubectl-canary.tar.gz and DIST/canary.yaml
 
 URL is where the archive will be found; krew checks it against the hash in the manifest. The file holds what is pure
-Python: a command that needs more, such as `kubectl canary check`, says so and how to have it (`pipx install serin`).
+Python: a command that needs more, such as `kubectl canary check`, says so and how to have it (the wheel, by pipx).
 The archive is the same each time it is made from the same sources.
 """
 

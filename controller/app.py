@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import base64
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -29,14 +30,16 @@ from controller.errors import Fenced, NeedsUser
 from controller.kube.cache import Cache, Kept, Whole
 from controller.kube.credentials import load_credentials
 from controller.kube.events import EventRecorder
-from controller.kube.informer import Informer, Timing
+from controller.kube.fence import Fence
+from controller.kube.informer import Informer
 from controller.kube.lease import Election
 from controller.kube.objects import Object
 from controller.kube.queue import KeyedQueue
-from controller.kube.resources import DEPLOYMENTS, ENDPOINTSLICES, HTTPROUTES, SECRETS, SERVICES, Resource
+from controller.kube.resources import DEPLOYMENTS, ENDPOINTSLICES, HTTPROUTES, SECRETS, SERVICES, Resource, key_of
 from controller.kube.transport import Api
 from controller.loop.analyst import Analyst
 from controller.loop.concern import Concern
+from controller.loop.live import LiveLooks
 from controller.loop.memory import (
     CANARIES,
     DECISIONS,
@@ -46,6 +49,7 @@ from controller.loop.memory import (
     DecisionObject,
     KubeMemory,
 )
+from controller.loop.outlook import Outlooks
 from controller.loop.reconcile import reconcile
 from controller.loop.rights import KubeRights
 from controller.loop.rules import FREEZES, POLICIES, KubeRules, SpecObject
@@ -56,7 +60,7 @@ from controller.model.status import ACTIVE, Status
 from controller.plain import plain
 from controller.ports import Ref
 from controller.rollout.moves import Decision
-from controller.routers import httproute
+from controller.routers import attached, httproute
 from controller.routers.httproute import HttpRouteRouter
 from controller.sources.prometheus import PrometheusSource
 from controller.telemetry.debug import serve_debug
@@ -77,10 +81,13 @@ FINISH_WITHIN = 4.0
 """seconds for the turns in hand at a SIGTERM; less than the lease's deadline"""
 LEASE = "serin-controller"
 DEPLOYMENT = "serin-controller"
+SETTLES = 0.05
+"""seconds for what one change brings to come together: a gateway's report, endpoints, a count of pods"""
 A_FREEZE = "/"
 """how the queue's key of a Freeze begins; a Canary's begins with its namespace"""
-SAID = Timing(relist=0.0)
-"""what people say is read nowhere else: it is listed anew with each watch, so a lost event costs half a minute"""
+COLLECTED = (50_000, 10, 10)
+"""after how many more objects garbage is looked for: samples of a hundred rollouts come and go by thousands, and with
+Python's own 700 a tenth of the time went into walking through them, now and then through all there is"""
 SILENT_TOO_LONG = 120.0
 """seconds without a word from the API server on any watch: a restart is the cure"""
 
@@ -96,11 +103,18 @@ class KubeCatalog:
 
     def __init__(self, api: Api, sources: Informer[SourceObject], namespace: str) -> None:
         self._api, self._sources, self._namespace = api, sources, namespace
+        self._parsed: dict[str, tuple[SourceObject, MetricsSourceSpec]] = {}
 
     async def find(self, name: str) -> MetricsSourceSpec | None:
-        """The source, or None."""
+        """The source, or None; parsed once for each version of it, since every look asks several times."""
         found = self._sources.by_key(name)
-        return None if found is None else MetricsSourceSpec.model_validate(found.spec)
+        if found is None:
+            self._parsed.pop(name, None)
+            return None
+        known = self._parsed.get(name)
+        if known is None or known[0] is not found:
+            known = self._parsed[name] = (found, MetricsSourceSpec.model_validate(found.spec))
+        return known[1]
 
     async def names(self) -> tuple[str, ...]:
         """Every source there is, to name them where one is misspelt."""
@@ -124,10 +138,15 @@ class Controller:
         self._own_namespace = os.environ.get("POD_NAMESPACE", "serin-system")
         watched = {"namespace": options.namespace} if options.namespace else {}
         self._canaries = Informer(api, CANARIES, CanaryObject, **watched)
-        self._decisions = Informer(api, DECISIONS, DecisionObject, timing=SAID, **watched)
+        self._decisions = Informer(api, DECISIONS, DecisionObject, **watched)
+        # Who thaws a Freeze says so where Serin is installed, which need not be the namespace it sees.
+        elsewhere = bool(options.namespace) and options.namespace != self._own_namespace
+        self._thaws = (
+            Informer(api, DECISIONS, DecisionObject, namespace=self._own_namespace) if elsewhere else self._decisions
+        )
         self._sources: Informer[SourceObject] = Informer(api, SOURCES, SourceObject)
         self._policies: Informer[SpecObject] = Informer(api, POLICIES, SpecObject)
-        self._freezes: Informer[SpecObject] = Informer(api, FREEZES, SpecObject, timing=SAID)
+        self._freezes: Informer[SpecObject] = Informer(api, FREEZES, SpecObject)
         kept = {**reads.KEPT, **httproute.KEPT}
         self._kept: dict[Resource, Informer[Kept]] = {
             resource: Informer(
@@ -135,7 +154,11 @@ class Controller:
             )
             for resource, keep in kept.items()
         }
-        cache = Cache(self._kept)
+        self._attached: dict[Resource, Informer[Kept]] = {
+            resource: Informer(api, resource, Whole, shrink=keep, timing=attached.PATIENT, **watched)
+            for resource, keep in attached.KEPT.items()
+        }
+        cache = Cache({**self._kept, **self._attached})
         self._concern = Concern()
         self._queue = KeyedQueue()
         self._events = EventRecorder(api, "serin-controller", socket.gethostname())
@@ -143,6 +166,7 @@ class Controller:
         self._election: Election | None = None
         self._inside = Inside(
             canaries=self._shown,
+            canaries_as_of=lambda: self._canaries.resource_version,
             watches=lambda: [(each.resource.plural, each.age(), len(each.unreadable)) for each in self._informers],
             queued=lambda: len(self._queue),
             lease_left=lambda: self._election.remaining() if self._election else 0.0,
@@ -153,18 +177,23 @@ class Controller:
         source = PrometheusSource(KubeCatalog(api, self._sources, self._own_namespace))
         self._provenance = image_evidence(api, self._own_namespace, options, _now)
         rights = KubeRights(api)
-        self._thawing = Thawing(api, self._freezes, self._decisions, rights)
+        rules = KubeRules(self._policies, self._freezes, self._canaries)
+        self._thawing = Thawing(api, self._freezes, self._thaws, rights, rules)
+        self._memory = KubeMemory(api, self._canaries, self._decisions, self._events)
+        fence = Fence(self._leads, self._tell_of_stamp)
         self._world = World(
-            memory=KubeMemory(api, self._canaries, self._decisions, self._events),
-            router=HttpRouteRouter(api, cache),
-            workload=DeploymentWorkload(api, now=_now, hold=Hold(options.hold), cache=cache),
+            memory=self._memory,
+            router=HttpRouteRouter(api, cache, fence),
+            workload=DeploymentWorkload(api, now=_now, hold=Hold(options.hold), cache=cache, fence=fence),
             source=source,
             analyst=Analyst(source),
+            outlooks=Outlooks(source, self._wake),
             rights=rights,
-            rules=KubeRules(self._policies, self._freezes, self._canaries),
+            rules=rules,
             term=lambda: self._term,
             provenance=self._provenance,
             tell=self._tell,
+            live=LiveLooks(lambda: api.is_urgent),
             leaving=options.release_all,
         )
 
@@ -175,15 +204,19 @@ class Controller:
 
     @property
     def _informers(self) -> tuple[Informer[Any], ...]:
-        return (*self._own, self._policies, self._freezes, *self._kept.values())
+        """Those that are waited for and that tell whether the API server is heard of: every cluster has their kinds."""
+        thaws = () if self._thaws is self._decisions else (self._thaws,)
+        return (*self._own, *thaws, self._policies, self._freezes, *self._kept.values())
 
     async def run(self) -> None:
         """Until SIGTERM, or until everything is released with `--release-all`."""
+        gc.set_threshold(*COLLECTED)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         self._wake_on_changes()
-        background: list[asyncio.Task[Any]] = [asyncio.create_task(informer.run()) for informer in self._informers]
+        watched = (*self._informers, *self._attached.values())
+        background: list[asyncio.Task[Any]] = [asyncio.create_task(informer.run()) for informer in watched]
         background.append(asyncio.create_task(self._events.run()))
         background.append(asyncio.create_task(self._metrics.watch_lag()))
         served = [await self._serve()]
@@ -222,9 +255,25 @@ class Controller:
                 # Without policies and freezes nothing rises; but nothing that gets users out may wait for them.
                 for informer in self._informers:
                     await informer.wait_synced()
+        # What is known by now stays, and each full collection would walk through it: 0.1 s with a thousand Canaries.
+        # Most of that are their specs, which are parsed here and not at the first look at each.
+        for key in self._canaries.keys():
+            await self._memory.read(key, live=False)
+            await asyncio.sleep(0)
+        gc.collect()
+        gc.freeze()
         self._term = await election.acquire()
+        # What people say is read nowhere else; nor are policies and sources, which matter while something rolls out.
+        # The rest is read live too, but for each of many rollouts only now and then.
+        live = self._world.live
+        self._decisions.pressed = self._thaws.pressed = self._freezes.pressed = lambda: True
+        self._policies.pressed = self._sources.pressed = lambda: live.are_had
+        for informer in (self._canaries, *self._kept.values()):
+            informer.pressed = lambda: live.are_rare
         self._api.limit_writes(election.remaining)
-        for key in (*self._canaries.keys(), *(f"{A_FREEZE}{name}" for name in self._freezes.keys())):
+        # Rollouts first: who rests can wait. A key that waits already is not added again.
+        running = [one.metadata.key for one in self._canaries if one.status.get("phase") in ACTIVE]
+        for key in (*running, *self._canaries.keys(), *(f"{A_FREEZE}{name}" for name in self._freezes.keys())):
             self._queue.add(key)
         working = asyncio.create_task(self._queue.run(WORKERS, self._turn))
         if self._options.release_all:
@@ -270,8 +319,8 @@ class Controller:
         def on_canary(old: CanaryObject | None, new: CanaryObject | None) -> None:
             self._concern.change(old, new)
             changed = new or old
-            if changed is not None:
-                self._wake(changed.metadata.key)
+            if changed is not None and (new is None or not self._memory.is_own(new)):
+                self._wake_soon(changed.metadata.key)
 
         def on_decision(old: DecisionObject | None, new: DecisionObject | None) -> None:
             if new is not None and new.spec.freeze is not None:
@@ -281,12 +330,17 @@ class Controller:
 
         def on_named(key: str, old: Kept | None, new: Kept | None) -> None:
             for canary in self._concern.about(key):
-                self._wake(canary)
+                self._wake_soon(canary)
 
         def on_slice(key: str, old: Kept | None, new: Kept | None) -> None:
             changed = new or old
             if changed is not None:
                 on_named(changed.group, old, new)
+
+        def on_attached(key: str, old: Kept | None, new: Kept | None) -> None:
+            policies = [each.read() for each in (old, new) if each is not None]
+            for service in {service for policy in policies for service, _ in attached.services_of(policy)}:
+                on_named(key_of(key.partition("/")[0], service), old, new)
 
         def on_freeze(old: SpecObject | None, new: SpecObject | None) -> None:
             if new is not None:
@@ -300,16 +354,30 @@ class Controller:
                 self._wake(key)
 
         self._canaries.on_change(on_canary)
-        self._decisions.on_change(on_decision)
+        for informer in {self._decisions, self._thaws}:
+            informer.on_change(on_decision)
         for resource in (DEPLOYMENTS, SERVICES, HTTPROUTES):
             self._kept[resource].on_keyed_change(on_named)
         self._kept[ENDPOINTSLICES].on_keyed_change(on_slice)
+        for informer in self._attached.values():
+            informer.on_keyed_change(on_attached)
         self._sources.on_change(on_source)
         self._freezes.on_change(on_freeze)
 
     def _wake(self, key: str) -> None:
         if self._term:
             self._queue.add(key)
+
+    def _wake_soon(self, key: str) -> None:
+        """One look for all that comes together."""
+        if self._term:
+            self._queue.add_after(key, SETTLES)
+
+    async def _leads(self) -> bool:
+        return self._election is not None and await self._election.leads(self._api)
+
+    def _tell_of_stamp(self, ref: Ref, message: str) -> None:
+        self._memory.tell(ref, "StampNotOurs", message, warning=True)
 
     async def _highest_epoch(self) -> int:
         """The highest term any Canary has seen: a deleted Lease must not make ours lower."""
@@ -397,7 +465,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Fenced as error:
         log.error("fenced", message=str(error))
         os._exit(70)
+    except NeedsUser as error:
+        log.error("cannot_run", reason=error.reason, message=str(error))
+        return 1
     return 0
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= 65535:
+        raise argparse.ArgumentTypeError(f"{port} is no port: write 1 to 65535")
+    return port
 
 
 def parser() -> argparse.ArgumentParser:
@@ -406,9 +484,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--namespace", default=None, help="watch this namespace only (default: all)")
     made.add_argument("--kubeconfig", default=None, help="how to reach the API server (default: as a pod)")
     made.add_argument("--bind", default=os.environ.get("POD_IP", "0.0.0.0"), help="address of probes and metrics")
-    made.add_argument("--metrics-port", type=int, default=8080)
-    made.add_argument("--health-port", type=int, default=8081)
-    made.add_argument("--debug-port", type=int, default=0, help="serve /debug on loopback (default: not at all)")
+    made.add_argument("--metrics-port", type=_port, default=8080)
+    made.add_argument("--health-port", type=_port, default=8081)
+    made.add_argument("--debug-port", type=_port, default=0, help="serve /debug on loopback (default: not at all)")
     made.add_argument(
         "--traces",
         action="store_true",

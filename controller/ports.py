@@ -1,20 +1,21 @@
 """What the loop asks of the outside. A port says what is promised: units, idempotence, which error.
 
 Every write takes the fencing `epoch` of the decision it carries out and fails with `Conflict`
-(look again) or `Fenced` (a newer leader: stop) when the object has moved on.
+(look again) or `Fenced` (a newer leader: stop) when the object has moved on. A stamp above ours is a newer
+leader's only where the Lease is no longer ours: whoever may edit the object may write one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from controller.guardrails.freeze import Freeze
 from controller.guardrails.policy import Policy
 from controller.model.evidence import Evidence
-from controller.model.policy import Signer
+from controller.model.policy import Person, Signer
 from controller.model.spec import CanarySpec, Metric
 from controller.model.status import Status
 from controller.model.world import CanaryPods, DecisionSeen, Pins, RecordSeen, Target, Weight
@@ -38,6 +39,11 @@ class Ref:
         """Name of the canary Deployment."""
         return f"{self.name}-canary"
 
+    @property
+    def baseline_name(self) -> str:
+        """Name of the Deployment of fresh stable pods."""
+        return f"{self.name}-baseline"
+
 
 class TrafficRouter(Protocol):
     """Splits the live requests of one Service between stable and canary.
@@ -53,7 +59,8 @@ class TrafficRouter(Protocol):
     async def set_weight(self, ref: Ref, spec: CanarySpec, percent: float, *, epoch: str, was: str) -> None:
         """Bring the route to `percent` and stamp it with `epoch`; `was` is the epoch seen when deciding.
 
-        At 0 the backend entry of the canary stays, so that nothing but its weight has to change again.
+        At 0 the backend entry of the canary stays, so that nothing but its weight has to change again. Where the spec
+        asks for a fresh baseline, that gets its share in the same write.
         """
 
     async def remove(self, ref: Ref, spec: CanarySpec) -> None:
@@ -74,6 +81,9 @@ class Workload(Protocol):
     async def read_canary(self, ref: Ref, spec: CanarySpec, *, live: bool = True) -> CanaryPods:
         """The canary Deployment, its pods and the endpoints of its Service."""
 
+    async def read_baseline(self, ref: Ref, spec: CanarySpec, *, live: bool = True) -> CanaryPods:
+        """The same of the fresh baseline; nothing, and nothing is asked, where the spec wants none."""
+
     async def read_pins(
         self, ref: Ref, spec: CanarySpec, target: Target, stable_hash: str, *, live: bool = True
     ) -> Pins:
@@ -93,11 +103,19 @@ class Workload(Protocol):
     ) -> None:
         """Create or scale the canary Deployment (from the target's template) and its Service."""
 
+    async def apply_baseline(
+        self, ref: Ref, spec: CanarySpec, template: dict[str, Any], *, attempt: str, replicas: int, epoch: str
+    ) -> None:
+        """Create or scale the Deployment of fresh pods from stable's `template`, and its Service."""
+
     async def delete_canary(self, ref: Ref, spec: CanarySpec) -> None:
-        """Delete canary Deployment and Service. Never called while a route still gives them weight."""
+        """Delete Deployment and Service of canary and fresh baseline. Never while a route still gives them weight."""
 
     async def replace_pods(self, ref: Ref, spec: CanarySpec, *, epoch: str) -> None:
-        """Fresh pods instead of all the canary has, on other nodes where there are; once for each `epoch`."""
+        """Fresh pods instead of all that canary and fresh baseline have; once for each `epoch`.
+
+        The canary's come up on other nodes where there are any.
+        """
 
     async def pause(self, ref: Ref, spec: CanarySpec, target: Target, *, epoch: str) -> None:
         """Stop a roll that was not held."""
@@ -122,6 +140,8 @@ class RawSample:
     at: float
     """unix seconds of the scrape"""
     value: float
+    target: str = ""
+    """what was scraped; empty where nobody knows"""
 
 
 @dataclass(frozen=True)
@@ -131,6 +151,8 @@ class ArmSamples:
     requests: tuple[RawSample, ...] = ()
     bad: tuple[RawSample, ...] = ()
     """failed requests, or requests slower than the threshold"""
+    slower: tuple[tuple[RawSample, ...], ...] = ()
+    """requests slower than each of several bounds, the lowest first; empty where there is the threshold alone"""
 
 
 @dataclass(frozen=True)
@@ -144,6 +166,29 @@ class MetricSamples:
     """the server answered with warnings: the answer counts as no data"""
 
 
+@dataclass(frozen=True)
+class Past:
+    """What stable counted before a rollout, at coarse steps; empty where nobody did."""
+
+    step: float
+    """seconds between two values of `traffic`"""
+    traffic: Mapping[str, ArmSamples] = field(default_factory=dict)
+    """by metric, as the rollout will be judged"""
+    pods_step: float = 60.0
+    pods: Mapping[str, ArmSamples] = field(default_factory=dict)
+    """by pod, as the pods count themselves: for the noise, never for the verdict"""
+    buckets: Mapping[str, Mapping[float, tuple[RawSample, ...]]] = field(default_factory=dict)
+    """of a latency without a threshold, by metric and bound in seconds: requests that were no slower"""
+
+
+@dataclass(frozen=True)
+class GaugeSamples:
+    """The values of a gauge by pod, (unix seconds, value), oldest first; empty where the server has none."""
+
+    canary: Mapping[str, tuple[tuple[float, float], ...]] = field(default_factory=dict)
+    stable: Mapping[str, tuple[tuple[float, float], ...]] = field(default_factory=dict)
+
+
 class MetricSource(Protocol):
     """Answers with raw samples. Raises `SourceUnavailable`; an answer without data is not an error."""
 
@@ -152,13 +197,29 @@ class MetricSource(Protocol):
     ) -> MetricSamples:
         """Raw samples of both arms in (since, until]."""
 
+    async def read_gauge(
+        self, ref: Ref, spec: CanarySpec, metric: Metric, since: datetime, until: datetime, *, step: float
+    ) -> GaugeSamples:
+        """A gauge's values of both arms' pods in (since, until], `step` seconds apart and at the same instants."""
+
+    async def read_past(
+        self, ref: Ref, spec: CanarySpec, until: datetime, *, traffic: timedelta, pods: timedelta
+    ) -> Past:
+        """What stable counted in these spans before `until`: a few cheap queries, asked once."""
+
+    async def read_pods(
+        self, ref: Ref, spec: CanarySpec, since: datetime, until: datetime, *, step: float
+    ) -> Mapping[str, ArmSamples]:
+        """What the canary's pods counted themselves, `step` seconds apart: for people, never for the verdict."""
+
     async def scrape_interval(self, spec: CanarySpec) -> float:
         """Seconds between two scrapes of this source."""
 
     async def check(self, ref: Ref, spec: CanarySpec, *, live: bool = True) -> tuple[str, ...]:
         """Problems a person must mend, a line each: unknown source, template or namespace.
 
-        Without `live` nobody is asked, and what only the server knows is left out.
+        Without `live` nobody is asked, and what only the server knows is left out. Raises `SourceUnavailable` where it
+        is to be asked, does not answer, and nothing else is wrong.
         """
 
 
@@ -202,6 +263,16 @@ class RulesSeen:
     """name and problem: nothing begins while one of them might have said no"""
     problem: str = ""
     """why none of this can be relied on now: no weight rises and nothing begins"""
+
+    @property
+    def tell_people(self) -> bool:
+        """Whether every policy is known: one that cannot be read may say that two accounts are one person."""
+        return not self.problem and not self.unreadable_policies
+
+    @property
+    def people(self) -> tuple[Person, ...]:
+        """Who is who, by every policy there is: one that is about other Canaries knows it as well."""
+        return tuple(person for policy in self.policies for person in policy.spec.people)
 
 
 class Rules(Protocol):

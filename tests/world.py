@@ -7,21 +7,26 @@ refusals happen, where the API server's own rules are kept, and where the oracle
 from __future__ import annotations
 
 import contextlib
+import math
 import random
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar, cast
 
-from controller.errors import ApiUnavailable, Conflict, Fenced
-from controller.guardrails.freeze import Freeze, Subject, strictest_freeze
+from controller.errors import ApiUnavailable, Conflict, SourceUnavailable
+from controller.guardrails.freeze import Freeze, Subject, active_window, freezes_in_force
+from controller.kube.fence import Fence
 from controller.model.bound import bound_digest
 from controller.model.chain import Link, grown, verify_chain
-from controller.model.policy import FreezeSpec, OnStart
-from controller.model.spec import CanarySpec, Metric, Verb
-from controller.model.status import ACTIVE, Outcome, Phase, Status, parse_status, render_status
+from controller.model.evidence import NO_EVIDENCE, Evidence
+from controller.model.policy import FreezeSpec, OnStart, Signer
+from controller.model.spec import Baseline, CanarySpec, Metric, Verb
+from controller.model.status import ACTIVE, Outcome, Phase, Status, parse_status, read_status, render_status
 from controller.model.world import CanaryPods, DecisionSeen, Pins, RecordSeen, Target, Weight
-from controller.ports import ArmSamples, CanarySeen, MetricSamples, RawSample, Ref, RulesSeen
+from controller.ports import ArmSamples, CanarySeen, GaugeSamples, MetricSamples, Past, RawSample, Ref, RulesSeen
+from controller.rollout.answers import broken_glass, overridden
 from tests.builders import spec as usual_spec
 
 KEY = "shop/checkout"
@@ -36,6 +41,7 @@ SET_ONCE = (
 )
 LATE, LATEST = 0.15, 4.0
 """how often a watch begins to lag, and by how many seconds at most"""
+ARMS = ("canary", "stable", "baseline")
 PATIENCE = 10.0
 """seconds in which a weight above what is authorised must have been lowered, crashes included"""
 
@@ -69,6 +75,7 @@ class Deployment:
     paused: bool = False
     version: int = 1
     roll_left: float = 0.0
+    epoch: str = ""
 
     def touched(self) -> None:
         self.version += 1
@@ -82,11 +89,20 @@ class Fleet:
     template: str = ""
     replicas: int = 0
     age: float = 0.0
+    """of the youngest pod"""
     replaced: str = ""
+    older: tuple[float, ...] = ()
+    """by how many seconds each pod is that was there when the youngest were started"""
 
     @property
     def ready(self) -> int:
         return self.replicas if self.age >= READY_AFTER else 0
+
+    @property
+    def ages(self) -> tuple[float, ...]:
+        """Of every pod, the youngest first."""
+        youngest = (self.age,) * (self.replicas - len(self.older))
+        return (*youngest, *sorted(self.age + by for by in self.older))
 
 
 @dataclass
@@ -107,6 +123,14 @@ class World:
     chance: random.Random
     failing: dict[str, float] = field(default_factory=dict)
     """failed requests of all requests, by template"""
+    cold: float = 0.0
+    """failed requests of every pod that was started for a rollout, on top of those of its template"""
+    cold_for: float = math.inf
+    """seconds of pod age after which it fails no more of them"""
+    replicas: int = REPLICAS
+    """of the target"""
+    using: dict[str, float] = field(default_factory=dict)
+    """what a gauge says of each pod, by template; 1 where nothing is said"""
     now: datetime = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
     spec: CanarySpec = field(default_factory=usual_spec)
     generation: int = 1
@@ -121,26 +145,43 @@ class World:
     patience: float = PATIENCE
     rests_paused: bool = False
     """the API server cannot pause an edit in its own request"""
+    in_force: bool = True
+    """the admission policy: without it an edit rolls, and a pause at rest is anybody's to take off"""
+    ailing: bool = False
+    """one of the target's pods is not available, whatever revision it runs"""
     fleet: Fleet = field(default_factory=Fleet)
+    baseline: Fleet = field(default_factory=Fleet)
+    """fresh pods of stable's template, where the spec asks for them"""
     route: Route = field(default_factory=Route)
     pinned: str = ""
     decisions: list[DecisionSeen] = field(default_factory=list)
     records: dict[str, dict[str, Any]] = field(default_factory=dict)
-    samples: dict[str, list[tuple[float, float, float]]] = field(default_factory=lambda: {"canary": [], "stable": []})
-    counters: dict[str, list[float]] = field(default_factory=lambda: {"canary": [0.0, 0.0], "stable": [0.0, 0.0]})
+    samples: dict[str, list[tuple[float, float, float]]] = field(default_factory=lambda: {arm: [] for arm in ARMS})
+    counters: dict[str, list[float]] = field(default_factory=lambda: {arm: [0.0, 0.0] for arm in ARMS})
     records_down: bool = False
     metrics_up: bool = True
+    source_problems: tuple[str, ...] = ()
+    """what its metrics server alone can tell is wrong with the source"""
     may: bool | None = True
     """what the API server says of everybody's rights; None while it does not answer"""
     rules: RulesSeen = field(default_factory=RulesSeen)
+    evidence: Evidence = NO_EVIDENCE
+    """what is proven of every image, or why the registry cannot be asked"""
     labels: dict[str, str] = field(default_factory=dict)
     served_without_pods: float = 0.0
     writes: list[tuple[datetime, str, int]] = field(default_factory=list)
+    newer: bool = False
+    """the status was written by a version that knows more phases than ours: the controller cannot read it"""
+    live_looks: int = 0
+    """how often the Canary was read anew and not from a watch"""
+    lease: int = 0
+    """the term that the Lease says leads"""
     late: list[tuple[str, int, Callable[[], None]]] = field(default_factory=list)
     zero_since: float = 0.0
     above_for: float = 0.0
     before_write: Callable[[str], None] = lambda what: None
     after_write: Callable[[str], None] = lambda what: None
+    _parsed: tuple[dict[str, Any], Status] | None = None
 
     # -- time ------------------------------------------------------------------------------------
 
@@ -148,15 +189,17 @@ class World:
         """The cluster lives on for a while: rolls, starts, traffic, scrapes."""
         self.now += timedelta(seconds=seconds)
         self.fleet.age += seconds
+        self.baseline.age += seconds
         if self.clock - self.route.changed_at >= PROGRAMMED_AFTER:
             before, self.route.effective = self.route.effective, self.route.percent if self.route.present else 0.0
             if before > 0 and self.route.effective == 0:
                 self.zero_since = self.clock
-        if not self.target.paused and self.target.running != self.target.template:
-            self.target.roll_left = (self.target.roll_left or ROLL_TAKES) - seconds
-            if self.target.roll_left <= 0:
-                self.target.running, self.target.roll_left = self.target.template, 0.0
-                self.target.touched()
+        target = self.target
+        if not target.paused and (target.running != target.template or target.roll_left > 0):
+            target.roll_left = (target.roll_left or ROLL_TAKES) - seconds
+            if target.roll_left <= 0:
+                target.running, target.roll_left = target.template, 0.0
+                target.touched()
         self._serve(seconds)
 
     @property
@@ -169,18 +212,23 @@ class World:
         self.above_for = self.above_for + seconds if above else 0.0
         if self.above_for > self.patience:
             raise OracleBroken(f"O1: weight {self.route.percent}, authorised {self.remembered.weight}, for long")
-        if share > 0 and self.fleet.ready == 0:
+        beside = self.spec.analysis.baseline.share(self.route.effective) / 100
+        if (share > 0 and self.fleet.ready == 0) or (beside > 0 and self.baseline.ready == 0):
             self.served_without_pods += seconds
             if self.served_without_pods > 10:
-                raise OracleBroken(f"O3: weight {self.route.effective} with no ready canary pod for 10 s")
+                raise OracleBroken(f"O3: weight {self.route.effective} with no ready pod behind it for 10 s")
         else:
             self.served_without_pods = 0.0
-        for arm, part, template in (
-            ("canary", share, self.fleet.template),
-            ("stable", 1 - share, self.target.running),
+        for arm, part, template, ages in (
+            ("canary", share, self.fleet.template, self.fleet.ages),
+            ("stable", 1 - share - beside, self.target.running, ()),
+            ("baseline", beside, self.baseline.template, self.baseline.ages),
         ):
+            if arm == "baseline" and not self.spec.analysis.baseline.fresh:
+                continue
             requests = round(RPS * seconds * part)
-            ratio = self.failing.get(template, 0.0)
+            cold = sum(age < self.cold_for for age in ages) / max(len(ages), 1)
+            ratio = self.failing.get(template, 0.0) + self.cold * cold
             errors = sum(self.chance.random() < ratio for _ in range(requests)) if ratio else 0
             self.counters[arm][0] += requests
             self.counters[arm][1] += errors
@@ -201,20 +249,24 @@ class World:
     def deliver_late(self) -> None:
         """A request of a leader that was stopped arrives now."""
         what, term, change = self.late.pop(0)
-        with contextlib.suppress(Conflict, Fenced):
+        with contextlib.suppress(Conflict):
             self._accept(f"late {what}", term, change)
 
     def _accept(self, what: str, term: int, change: Callable[[], None]) -> None:
         status, weight = self.remembered, self.route.percent if self.route.present else 0.0
         leader = status.leader_epoch
-        if not what.startswith(("status", "finalizer", "late")) and status.phase in ACTIVE and leader < term:
+        if self.newer and what != "weight 0.0" and not what.startswith("late"):
+            raise OracleBroken(f"{what} on a status that is not ours")
+        first = not what.startswith(("status", "finalizer", "late")) and not self.newer
+        if first and status.phase in ACTIVE and leader < term:
             raise OracleBroken(f"O8: {what} by term {term} before it stood in the status ({leader})")
         change()
         raised = (self.route.percent if self.route.present else 0.0) > weight
-        if raised and self.is_held() and not what.startswith("late"):
+        if raised and self.is_held() and not self.is_passed_over() and not what.startswith("late"):
             raise OracleBroken(f"O9: {what} while a freeze is in force")
-        if raised and self.fleet.ready == 0 and not what.startswith("late"):
-            raise OracleBroken(f"O3: {what} without a ready canary pod")
+        fresh = self.spec.analysis.baseline.fresh
+        if raised and (self.fleet.ready == 0 or (fresh and self.baseline.ready == 0)) and not what.startswith("late"):
+            raise OracleBroken(f"O3: {what} without a ready pod behind it")
         if term < leader and (raised or "status" in what):
             raise OracleBroken(f"O8: {what} by term {term} accepted after term {leader}")
         self.writes.append((self.now, what, term))
@@ -228,12 +280,28 @@ class World:
 
     @property
     def remembered(self) -> Status:
-        return parse_status(self.status)
+        if self._parsed is None or self._parsed[0] is not self.status:
+            self._parsed = (self.status, parse_status(self.status))
+        return self._parsed[1]
 
     def is_held(self) -> bool:
-        """Whether a freeze that lets nothing finish is in force."""
-        found = strictest_freeze(self.rules.freezes, Subject("shop", self.labels), self.now)
-        return bool(self.rules.problem) or (found is not None and found.on_start is not OnStart.FINISH)
+        """Whether a freeze in force lets nothing of what runs now rise; one may let finish what began before it did."""
+        passed = overridden(self.remembered, self.now, frozenset()) if self.may is True else {}
+        return bool(self.rules.problem) or any(
+            self._holds(freeze) for freeze in self.rules.freezes if freeze.uid not in passed
+        )
+
+    def _holds(self, freeze: Freeze) -> bool:
+        assert freeze.spec is not None
+        window, attempt = active_window(freeze.spec, self.now), self.remembered.attempt
+        began = window and (window.since or freeze.created)
+        lets_finish = freeze.spec.on_start is OnStart.FINISH and attempt and began and attempt.started_at < began
+        meant = bool(freezes_in_force([freeze], Subject("shop", self.labels), self.now))
+        return window is not None and meant and not lets_finish
+
+    def is_passed_over(self) -> bool:
+        """Somebody who holds the right to has broken the glass for this attempt."""
+        return self.may is True and broken_glass(self.remembered, self.now, frozenset()) is not None
 
     def engage(self, name: str = "stop", **spec: Any) -> None:
         """Somebody on call engages a freeze; with no schedule it is a kill switch."""
@@ -247,16 +315,23 @@ class World:
 
     # -- what people and tools do -----------------------------------------------------------------
 
-    def edit(self, template: str) -> None:
-        """Anybody changes the template; the admission policy holds it where stable is known, and where there is one."""
-        adopted = self.remembered.stable is not None and template != self.target.template
-        if self.remembered.phase is Phase.RELEASING and adopted:
+    def edit(self, template: str, *, slips: bool = False) -> None:
+        """Anybody changes the template; the admission policy holds it where stable is known, and where there is one.
+
+        It refuses it while pods roll; one that slips in came before the API server had heard of that. None of
+        it is so where the policy is not in force.
+        """
+        status, adopted = self.remembered, self.remembered.stable is not None and template != self.target.template
+        moved = status.attempt is not None and (status.attempt.releasing or status.attempt.unheld)
+        rolls = status.phase is Phase.RELEASING or (status.phase is Phase.ROLLING_BACK and moved)
+        rolls = rolls or (status.phase is Phase.FINISHING and self.rests_paused)
+        if rolls and adopted and self.in_force and not slips:
             return
         self.target.template = template
-        self.target.paused = self.target.paused or (adopted and not self.rests_paused)
+        self.target.paused = self.in_force and (self.target.paused or (adopted and not self.rests_paused))
         self.target.touched()
 
-    def say(self, verb: Verb, step: int = 0, by: str = "alice") -> None:
+    def say(self, verb: Verb, step: int = 0, by: str = "alice", freeze: str = "") -> None:
         """A person writes a Decision about the present attempt."""
         attempt = self.remembered.attempt
         if attempt is None:
@@ -267,7 +342,9 @@ class World:
                 *(f"d-{number}", f"d-{number}", verb, by, attempt.id, step, "because", self.now),
                 digest=bound_digest(attempt.images, {}),
                 plan_digest=attempt.plan_digest,
-                expires_at=self.now + timedelta(hours=1) if verb is Verb.BREAK_GLASS else None,
+                expires_at=self.now + timedelta(hours=1) if verb in {Verb.BREAK_GLASS, Verb.OVERRIDE} else None,
+                freeze=next((one.uid for one in self.rules.freezes if one.name == freeze), ""),
+                freeze_name=freeze,
             )
         )
 
@@ -276,9 +353,34 @@ class World:
         if self.route.present:
             self.route.percent, self.route.changed_at = percent, self.clock
 
+    def forge(self, stamp: str) -> None:
+        """Somebody writes a stamp on what is his, by hand or with a manifest from another cluster."""
+        self.route.epoch = self.target.epoch = stamp
+        self.target.touched()
+
     def reset_route(self) -> None:
         """An owner's apply resets the list of backends; annotations stay."""
         self.route.present, self.route.percent, self.route.changed_at = False, 0.0, self.clock
+
+
+def _pods(fleet: Fleet) -> CanaryPods:
+    if not fleet.attempt:
+        return CanaryPods()
+    age, ready = fleet.age, fleet.ready
+    found = CanaryPods(True, fleet.attempt, fleet.replicas, ready, ready, replaced=fleet.replaced)
+    return replace(found, youngest_age=age, oldest_age=max(fleet.ages, default=0.0), ages=fleet.ages if ready else ())
+
+
+def _applied(fleet: Fleet, attempt: str, template: str, replicas: int) -> Fleet:
+    """Made, scaled, or deleted because it is of another attempt. Pods that serve stay ready while more start."""
+    if fleet.attempt and fleet.attempt != attempt:
+        return Fleet()
+    if not fleet.attempt:
+        return Fleet(attempt, template, replicas)
+    if replicas <= fleet.replicas:
+        return replace(fleet, replicas=replicas, age=max(fleet.age, READY_AFTER), older=fleet.older[:replicas])
+    older = tuple(max(age - READY_AFTER, 0.0) for age in fleet.ages)
+    return replace(fleet, replicas=replicas, age=READY_AFTER, older=older)
 
 
 def _hash(template: str) -> str:
@@ -301,6 +403,13 @@ class Hands:
     term: int
     watches: dict[str, Watch] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self.world.lease = max(self.world.lease, self.term)
+        self.fence = Fence(self._leads)
+
+    async def _leads(self) -> bool:
+        return self.world.lease == self.term
+
     def _watched(self, what: str, now: Seen, live: bool) -> Seen:
         """What is so, or for a look that is not live what a watch that lags by seconds has brought of it."""
         world, watch = self.world, self.watches.setdefault(what, Watch())
@@ -321,6 +430,7 @@ class Hands:
 
     async def read(self, key: str, *, live: bool = True) -> CanarySeen | None:
         world = self.world
+        world.live_looks += live
         found = CanarySeen(
             Ref("shop", "checkout", "c-1"),
             str(world.version),
@@ -329,7 +439,7 @@ class Hands:
             world.finalizer,
             world.spec,
             (),
-            world.remembered,
+            read_status(world.status | {"phase": "Marinating"})[0] if world.newer else world.remembered,
             world.labels,
         )
         return self._watched("canary", None if world.gone else found, live)
@@ -409,6 +519,11 @@ class Hands:
     async def may(self, by: str, groups: tuple[str, ...], verb: str, namespace: str, canary: str) -> bool | None:
         return self.world.may
 
+    # Provenance
+
+    async def read_evidence(self, ref: Ref, images: tuple[str, ...], signers: tuple[Signer, ...]) -> Evidence:
+        return self.world.evidence
+
     # Rules
 
     def read_rules(self) -> RulesSeen:
@@ -427,12 +542,11 @@ class Hands:
 
     async def set_weight(self, ref: Ref, spec: CanarySpec, percent: float, *, epoch: str, was: str) -> None:
         world = self.world
+        await self.fence.check(ref, "route", world.route.epoch, epoch, way_back=not percent)
 
         def change() -> None:
             route, status = world.route, world.remembered
             if route.epoch != was:
-                if route.epoch and int(route.epoch.partition(".")[0]) > self.term:
-                    raise Fenced("the route carries a newer term")
                 raise Conflict("route")
             raised = percent > (route.percent if route.present else 0.0)
             if raised and percent > status.weight:
@@ -462,14 +576,15 @@ class Hands:
         self, ref: Ref, spec: CanarySpec, stable_hash: str, candidate: str, *, live: bool = True
     ) -> Target | None:
         target = self.world.target
-        settled = target.running == target.template or (target.paused and target.roll_left == 0)
+        whole = target.roll_left == 0 and not self.world.ailing
+        settled = whole and (target.running == target.template or target.paused)
         found = Target(
             uid=target.uid,
             generation=target.version,
             resource_version=str(target.version),
             paused=target.paused,
             rests_paused=self.world.rests_paused,
-            replicas=REPLICAS,
+            replicas=self.world.replicas,
             template={"of": target.template},
             template_hash=_hash(target.template),
             images=(target.template,),
@@ -478,24 +593,20 @@ class Hands:
             settled_template_hash=_hash(target.running),
             settled_images=(target.running,),
             has_pods=True,
-            stable_ready=REPLICAS,
-            roll_complete=target.running == target.template,
+            runs_another=bool(stable_hash) and _hash(target.running) != stable_hash,
+            stable_ready=self.world.replicas,
+            strays=bool(stable_hash) and (target.roll_left > 0 or _hash(target.running) != stable_hash),
+            roll_complete=whole and target.running == target.template,
         )
         return self._watched("target", found, live)
 
     async def read_canary(self, ref: Ref, spec: CanarySpec, *, live: bool = True) -> CanaryPods:
-        fleet = self.world.fleet
-        found = CanaryPods(
-            True,
-            fleet.attempt,
-            fleet.replicas,
-            fleet.ready,
-            fleet.ready,
-            youngest_age=fleet.age,
-            oldest_age=fleet.age,
-            replaced=fleet.replaced,
-        )
-        return self._watched("pods", found if fleet.attempt else CanaryPods(), live)
+        return self._watched("pods", _pods(self.world.fleet), live)
+
+    async def read_baseline(self, ref: Ref, spec: CanarySpec, *, live: bool = True) -> CanaryPods:
+        if not spec.analysis.baseline.fresh:
+            return CanaryPods()
+        return self._watched("baseline", _pods(self.world.baseline), live)
 
     async def read_pins(
         self, ref: Ref, spec: CanarySpec, target: Target, stable_hash: str, *, live: bool = True
@@ -504,9 +615,11 @@ class Hands:
         return self._watched("pins", pins, live)
 
     async def prove_hold(self, ref: Ref, spec: CanarySpec, target: Target) -> bool:
-        return True
+        return self.world.in_force
 
     async def pin(self, ref: Ref, spec: CanarySpec, stable_hash: str) -> None:
+        if stable_hash != _hash(self.world.target.running):
+            raise OracleBroken(f"Services are pinned to {stable_hash}, and every pod runs {self.world.target.running}")
         self.world.write("pin", self.term, lambda: setattr(self.world, "pinned", stable_hash))
 
     async def unpin(self, ref: Ref, spec: CanarySpec) -> None:
@@ -520,19 +633,26 @@ class Hands:
         found = world.fleet.attempt
 
         def change() -> None:
-            fleet = world.fleet
-            if fleet.attempt != found:
+            if world.fleet.attempt != found:
                 raise Conflict("another uid, or one that exists")
-            if fleet.attempt and fleet.attempt != attempt:
-                world.fleet = Fleet()
-            elif not fleet.attempt:
-                world.fleet = Fleet(attempt, world.target.template, replicas)
-            else:
-                world.fleet = replace(fleet, replicas=replicas, age=0.0 if replicas > fleet.replicas else fleet.age)
-                # Pods that serve already stay ready while more start.
-                world.fleet.age = max(world.fleet.age, READY_AFTER)
+            world.fleet = _applied(world.fleet, attempt, world.target.template, replicas)
 
         world.write("canary pods", self.term, change)
+
+    async def apply_baseline(
+        self, ref: Ref, spec: CanarySpec, template: dict[str, Any], *, attempt: str, replicas: int, epoch: str
+    ) -> None:
+        world = self.world
+        found = world.baseline.attempt
+
+        def change() -> None:
+            if world.baseline.attempt != found:
+                raise Conflict("another uid, or one that exists")
+            if template["of"] != world.target.running:
+                raise OracleBroken(f"the baseline is of {template['of']}, and stable runs {world.target.running}")
+            world.baseline = _applied(world.baseline, attempt, template["of"], replicas)
+
+        world.write("baseline pods", self.term, change)
 
     async def delete_canary(self, ref: Ref, spec: CanarySpec) -> None:
         world = self.world
@@ -544,7 +664,8 @@ class Hands:
                 raise Conflict("another uid")
             if world.route.effective > 0 or world.clock - world.zero_since < 1.0:
                 raise OracleBroken("canary pods deleted while requests may be under way")
-            world.fleet = Fleet()
+            world.fleet = world.baseline = Fleet()
+            world.target.epoch = ""
 
         world.write("delete canary", self.term, change)
 
@@ -554,35 +675,42 @@ class Hands:
         def change() -> None:
             if world.route.effective > 0:
                 raise OracleBroken("canary pods replaced while they have traffic")
-            world.fleet = replace(world.fleet, age=0.0, replaced=epoch)
+            world.fleet = replace(world.fleet, age=0.0, replaced=epoch, older=())
+            world.baseline = replace(world.baseline, age=0.0, replaced=epoch, older=())
 
         world.write("replace pods", self.term, change)
 
     async def pause(self, ref: Ref, spec: CanarySpec, target: Target, *, epoch: str) -> None:
-        self._on_target(target, "pause", paused=True)
+        await self._on_target(ref, target, "pause", epoch, paused=True)
 
     async def release(self, ref: Ref, spec: CanarySpec, target: Target, *, epoch: str) -> None:
-        self._on_target(target, "release", paused=False)
+        await self._on_target(ref, target, "release", epoch, paused=False)
 
     async def restore(
         self, ref: Ref, spec: CanarySpec, target: Target, template: dict[str, Any], *, epoch: str, paused: bool
     ) -> None:
-        self._on_target(target, "restore", paused=paused, template=template["of"])
+        await self._on_target(ref, target, "restore", epoch, paused=paused, template=template["of"])
 
     async def delete_replicaset(self, ref: Ref, name: str) -> None:
         raise NotImplementedError("the fake target keeps no old ReplicaSets")
 
-    def _on_target(self, target: Target, what: str, **changes: Any) -> None:
+    async def _on_target(self, ref: Ref, target: Target, what: str, epoch: str, **changes: Any) -> None:
         world = self.world
+        await self.fence.check(ref, "target", world.target.epoch, epoch, way_back=what != "release")
 
         def change() -> None:
             if str(world.target.version) != target.resource_version:
                 raise Conflict("target")
-            rejected = world.remembered.rejected
-            released = changes.get("template", world.target.template)
-            if changes.get("paused") is False and _hash(released) == rejected:
+            status = world.remembered
+            released = _hash(changes.get("template", world.target.template))
+            if changes.get("paused") is False and released == status.rejected:
                 raise OracleBroken("a rejected template was released")
-            world.target = replace(world.target, **changes)
+            vetted = {status.stable.template_hash} if status.stable else set()
+            if status.attempt is not None and status.phase is Phase.RELEASING:
+                vetted.add(status.attempt.template_hash)
+            if changes.get("paused") is False and released not in vetted:
+                raise OracleBroken(f"{released} was released in {status.phase}, and nothing has judged it")
+            world.target = replace(world.target, epoch=epoch, **changes)
             world.target.touched()
 
         world.write(what, self.term, change)
@@ -593,23 +721,57 @@ class Hands:
         self, ref: Ref, spec: CanarySpec, metric: Metric, since: datetime, until: datetime
     ) -> MetricSamples:
         if not self.world.metrics_up:
-            return MetricSamples(metric.name, ArmSamples(), ArmSamples())
-        latency = metric.latency is not None
+            raise SourceUnavailable("default", "down")
+        latency, first, last = metric.latency is not None, since.timestamp(), until.timestamp()
 
         def arm(name: str) -> ArmSamples:
-            rows = [row for row in self.world.samples[name][-400:] if since.timestamp() < row[0] <= until.timestamp()]
+            rows = self.world.samples[name][-400:]
+            rows = rows[bisect_right(rows, first, key=_at) : bisect_right(rows, last, key=_at)]
             return ArmSamples(
                 tuple(RawSample(f"{name}-all", at, total) for at, total, _ in rows),
                 tuple(RawSample(f"{name}-bad", at, 0.0 if latency else bad) for at, _, bad in rows),
             )
 
-        return MetricSamples(metric.name, arm("canary"), arm("stable"))
+        against = "baseline" if spec.analysis.baseline.fresh else "stable"
+        return MetricSamples(metric.name, arm("canary"), arm(against))
+
+    async def read_gauge(
+        self, ref: Ref, spec: CanarySpec, metric: Metric, since: datetime, until: datetime, *, step: float
+    ) -> GaugeSamples:
+        begin, end = since.timestamp(), until.timestamp()
+        instants = [number * step for number in range(math.floor(begin / step) + 1, math.floor(end / step) + 1)]
+        used = self.world.using
+        ours, theirs = used.get(self.world.fleet.template, 1.0), used.get(self.world.target.running, 1.0)
+        return GaugeSamples(
+            {"c-1": tuple((at, ours) for at in instants)}, {"s-1": tuple((at, theirs) for at in instants)}
+        )
+
+    async def read_past(
+        self, ref: Ref, spec: CanarySpec, until: datetime, *, traffic: timedelta, pods: timedelta
+    ) -> Past:
+        plain = spec.model_copy(update={"analysis": spec.analysis.model_copy(update={"baseline": Baseline()})})
+        seen = {
+            one.name: (await self.read_samples(ref, plain, one, until - traffic, until)).stable
+            for one in spec.analysis.metrics
+        }
+        return Past(1.0, seen)
+
+    async def read_pods(
+        self, ref: Ref, spec: CanarySpec, since: datetime, until: datetime, *, step: float
+    ) -> dict[str, ArmSamples]:
+        return {}
 
     async def scrape_interval(self, spec: CanarySpec) -> float:
         return 1.0
 
     async def check(self, ref: Ref, spec: CanarySpec, *, live: bool = True) -> tuple[str, ...]:
-        return ()
+        if live and not self.world.metrics_up:
+            raise SourceUnavailable("default", "down")
+        return self.world.source_problems if live else ()
+
+
+def _at(row: tuple[float, float, float]) -> float:
+    return row[0]
 
 
 def _check_transition(was: Status, now: Status) -> None:

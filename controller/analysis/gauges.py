@@ -9,7 +9,7 @@ Values are per pod, divided by the pod's limit or its traffic where that is know
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -44,9 +44,36 @@ def watch(
     return GaugeState(since, now, ours, theirs)
 
 
-def advice(name: str, state: GaugeState) -> str:
+def watch_all(
+    canary: Mapping[str, Sequence[tuple[float, float]]],
+    baseline: Mapping[str, Sequence[tuple[float, float]]],
+    *,
+    factor: float = FACTOR,
+) -> GaugeState:
+    """`watch` over a stretch of the past: (instant, value) of each pod, at instants that both arms share.
+
+    >>> steady, rising = [(t, 1.0) for t in range(5)], [(t, 1.0 + t) for t in range(5)]
+    >>> watch_all({"a": rising}, {"b": steady}, factor=2.5).above_since
+    2
+    """
+    state = GaugeState()
+    ours, theirs = _by_instant(canary), _by_instant(baseline)
+    for at in sorted(ours.keys() & theirs.keys()):
+        state = watch(state, ours[at], theirs[at], now=at, factor=factor)
+    return state
+
+
+def _by_instant(arm: Mapping[str, Sequence[tuple[float, float]]]) -> dict[float, dict[str, float]]:
+    found: dict[float, dict[str, float]] = {}
+    for pod, values in arm.items():
+        for at, value in values:
+            found.setdefault(at, {})[pod] = value
+    return found
+
+
+def advice(name: str, state: GaugeState, *, persists: float = PERSISTS) -> str:
     """Why the rollout should pause; empty while it need not."""
-    if state.above_since is None or state.through - state.above_since < PERSISTS:
+    if state.above_since is None or state.through - state.above_since < persists:
         return ""
     times = f"{state.canary / state.baseline:.2f} times that" if state.baseline > 0 else "above that"
     return f"{name} is {times} of stable pods for {state.through - state.above_since:.0f} s"

@@ -13,6 +13,12 @@ from collections.abc import Iterable
 
 import msgspec
 
+STEP_BACK = 0.75
+"""A counter that falls to less than this of what it was began anew. One that falls by less was answered by another
+replica of the metrics server, whose clock is behind: counted as a restart it would bring its whole past into a step.
+Clocks 5 s apart show in counters that are 20 s old and more; a process that began anew and is past three quarters of
+it by the next scrape costs what it had counted, once."""
+
 
 class Sample(msgspec.Struct, frozen=True):
     """One scraped value of one cumulative counter. `target` is what was scraped, `t` in Unix seconds."""
@@ -45,7 +51,11 @@ class Arms(msgspec.Struct, frozen=True):
     baseline: Counts = Counts()
 
     def __add__(self, other: Arms) -> Arms:
-        return Arms(self.canary + other.canary, self.baseline + other.baseline)
+        ours, theirs, more_ours, more_theirs = self.canary, self.baseline, other.canary, other.baseline
+        return Arms(
+            Counts(ours.requests + more_ours.requests, ours.errors + more_ours.errors),
+            Counts(theirs.requests + more_theirs.requests, theirs.errors + more_theirs.errors),
+        )
 
     def faded(self, keep: float) -> Arms:
         """The same counts, worth `keep` times as much."""
@@ -64,7 +74,7 @@ class Interval(msgspec.Struct, frozen=True):
     """What happened between two scrapes, by metric; follows the previous interval without overlap.
 
     Pods are counts of ready pods with traffic, 0 where nobody knows. `age` is the age of the
-    youngest canary pod at `end`, in seconds.
+    youngest canary pod at `end`, in seconds; `ages` those of all that are ready, empty where nobody knows.
     """
 
     start: float
@@ -75,6 +85,17 @@ class Interval(msgspec.Struct, frozen=True):
     age: float = math.inf
     slower: dict[str, Slower] = {}
     """By metric, for latencies that are compared at several bounds."""
+    ages: tuple[float, ...] = ()
+
+    def share_of(self, age: float) -> float:
+        """How many of the canary's pods are as old as that, as a share of all; 0 or 1 where only the youngest is known.
+
+        >>> Interval(0.0, 5.0, {}, age=5.0, ages=(5.0, 60.0, 90.0, 90.0)).share_of(30.0)
+        0.75
+        """
+        if self.age >= age or not self.ages:
+            return float(self.age >= age)
+        return sum(one >= age for one in self.ages) / len(self.ages)
 
 
 class NoData(msgspec.Struct, frozen=True):
@@ -93,6 +114,8 @@ class ArmSamples(msgspec.Struct, frozen=True):
     total: list[Sample]
     bad: list[Sample] = []
     good: list[Sample] | None = None
+    slower: tuple[list[Sample], ...] = ()
+    """bad at each of several bounds of a latency, the lowest first"""
 
 
 class Scrape(msgspec.Struct, frozen=True):
@@ -102,6 +125,7 @@ class Scrape(msgspec.Struct, frozen=True):
     canary_pods: int = 0
     baseline_pods: int = 0
     age: float = math.inf
+    ages: tuple[float, ...] = ()
 
 
 class _Series(msgspec.Struct, frozen=True, array_like=True):
@@ -143,6 +167,7 @@ def difference(cursor: Cursor, scrape: Scrape) -> tuple[Cursor, Interval | NoDat
     """
     arms = dict(cursor.arms)
     counted: dict[str, Arms] = {}
+    slower: dict[str, Slower] = {}
     ends: list[float] = []
     reason = "NoMetrics"
     for metric, (canary, baseline) in scrape.metrics.items():
@@ -151,20 +176,42 @@ def difference(cursor: Cursor, scrape: Scrape) -> tuple[Cursor, Interval | NoDat
             reason = "ArmsReadSameSeries"
             continue
         # Counters of the canary's pods cannot be older than the pods: what is new there starts from 0.
-        ours, canary_counts = _count(before[0], canary, newborn_targets=True)
-        theirs, baseline_counts = _count(before[1], baseline, newborn_targets=False)
+        ours, canary_counts, canary_slower = _count(before[0], canary, newborn_targets=True)
+        theirs, baseline_counts, baseline_slower = _count(before[1], baseline, newborn_targets=False)
         if canary_counts is None or baseline_counts is None:
             reason = "NoCanaryData" if canary_counts is None else "NoBaselineData"
             continue
         arms[metric] = (ours, theirs)
         counted[metric] = Arms(canary_counts, baseline_counts)
+        if canary_slower and baseline_slower:
+            slower[metric] = Slower(canary_slower, baseline_slower)
         ends.append(ours.end)
     if not counted:
         return cursor, NoData(reason)
     start = cursor.since if cursor.end is None else cursor.end
     end = max(ends)
-    interval = Interval(start, end, counted, scrape.canary_pods, scrape.baseline_pods, scrape.age)
+    interval = Interval(start, end, counted, scrape.canary_pods, scrape.baseline_pods, scrape.age, slower, scrape.ages)
     return Cursor(cursor.since, arms, end), interval
+
+
+def canary_alone(cursor: Cursor, scrape: Scrape) -> tuple[Cursor, dict[str, Counts]]:
+    """Count what is new of the canary since `cursor`, by metric, while the baseline has no data.
+
+    What comes back is another cursor: the one that both arms are compared by stays where it was.
+
+    >>> def arm(*values): return ArmSamples([Sample("requests", t, v) for t, v in values])
+    >>> canary_alone(Cursor(since=0.0), Scrape({"errors": (arm((5, 40.0)), arm())}))[1]
+    {'errors': Counts(requests=40.0, errors=0.0)}
+    """
+    arms, counted, ends = dict(cursor.arms), {}, []
+    for metric, (canary, _) in scrape.metrics.items():
+        before = cursor.arms.get(metric, (_Arm(cursor.since), _Arm(cursor.since)))
+        ours, counts, _ = _count(before[0], canary, newborn_targets=True)
+        if counts is not None:
+            arms[metric] = (ours, before[1])
+            counted[metric] = counts
+            ends.append(ours.end)
+    return (Cursor(cursor.since, arms, max(ends)) if ends else cursor), counted
 
 
 def _same_series(canary: ArmSamples, baseline: ArmSamples) -> bool:
@@ -173,13 +220,15 @@ def _same_series(canary: ArmSamples, baseline: ArmSamples) -> bool:
     return bool(ours) and ours == {(s.series, s.target, s.t, s.value) for s in baseline.total}
 
 
-def _count(before: _Arm, samples: ArmSamples, *, newborn_targets: bool) -> tuple[_Arm, Counts | None]:
+def _count(
+    before: _Arm, samples: ArmSamples, *, newborn_targets: bool
+) -> tuple[_Arm, Counts | None, tuple[float, ...]]:
     total = _usable(samples.total)
     fresh = [s.t for s in total if s.t > before.end]
     if not fresh:
-        return before, None
+        return before, None, ()
     if samples.good is not None and not any(s.t > before.end for s in _usable(samples.good)):
-        return before, None
+        return before, None, ()
     end = max(fresh)
     known = before.targets | {s.target for s in total if s.t <= before.end}
     series = dict(before.series)
@@ -194,7 +243,8 @@ def _count(before: _Arm, samples: ArmSamples, *, newborn_targets: bool) -> tuple
         errors = max(requests - increase("good", _usable(samples.good)), 0.0)
     # An error counter may be seen a moment before the request counter of the same scrape.
     counts = Counts(max(requests, errors), errors)
-    return _Arm(end, series, known | {s.target for s in total if s.t <= end}), counts
+    slower = tuple(min(increase(f"slower{number}", _usable(of)), requests) for number, of in enumerate(samples.slower))
+    return _Arm(end, series, known | {s.target for s in total if s.t <= end}), counts, slower
 
 
 def _usable(samples: Iterable[Sample]) -> list[Sample]:
@@ -219,10 +269,12 @@ def _increase(
         last = series.get(key)
         if last is not None and s.t <= last.t:
             continue
-        if s.t > begin:
-            if last is not None:
-                grown += s.value - last.value if s.value >= last.value else s.value
-            elif known is None or s.target in known:
-                grown += s.value
-        series[key] = _Series(s.t, s.value)
+        reached = s.value
+        if last is not None:
+            began_anew = s.value < last.value * STEP_BACK
+            reached = s.value if began_anew else max(s.value, last.value)
+            grown += (reached if began_anew else reached - last.value) if s.t > begin else 0.0
+        elif s.t > begin and (known is None or s.target in known):
+            grown += s.value
+        series[key] = _Series(s.t, reached)
     return grown

@@ -17,8 +17,10 @@ SMALLEST = 1e-6
 """A bad ratio below this cannot be told from none."""
 FEWEST_BAD = 4.0
 """However large the regression, fewer bad canary requests than this convince nobody."""
+WORTH_SEEING = 0.01
+"""One request in a hundred: where the baseline hardly fails, ten times its ratio is nothing that anybody wants seen."""
 BLIND = 5.0
-"""Expected bad canary requests at ten times the baseline's ratio below which a step sees nothing at all."""
+"""Expected bad canary requests at the ratio that is worth seeing below which a step sees nothing at all."""
 
 
 class StepOutlook(msgspec.Struct, frozen=True, rename="camel"):
@@ -30,9 +32,9 @@ class StepOutlook(msgspec.Struct, frozen=True, rename="camel"):
     sees: float | None
     """the smallest bad ratio that is convicted within the bake, about; None where not even all requests failing is"""
     bake_for: float
-    """seconds this step must last to see ten times the baseline's ratio"""
+    """seconds this step must last to see ten times the baseline's ratio, at least one request in a hundred"""
     blind: bool
-    """not even ten times the baseline's ratio shows here"""
+    """not even that shows here"""
 
 
 class Outlook(msgspec.Struct, frozen=True, rename="camel"):
@@ -87,19 +89,26 @@ def outlook(
 ) -> Outlook:
     """What each of `steps` (percent, seconds) can see with `rate` requests a second of which `ratio` are bad."""
     ratio = max(ratio, SMALLEST)
-    tenfold = to_convict(min(10 * ratio + margin, 1.0), ratio, margin=margin, rho=rho, alpha=alpha)
+    worth = min(max(10 * ratio, WORTH_SEEING), 1.0)
+    needed = to_convict(min(worth + margin, 1.0), ratio, margin=margin, rho=rho, alpha=alpha)
     seen, warnings = [], []
     for number, (weight, bake) in enumerate(steps, start=1):
         a_second = rate * weight / 100
         requests = a_second * bake
-        blind = requests * 10 * ratio < BLIND and requests < tenfold
+        blind = requests * worth < BLIND and requests < needed
         sees = _smallest(requests, ratio, margin=margin, rho=rho, alpha=alpha)
-        bake_for = tenfold / a_second if a_second else math.inf
+        bake_for = needed / a_second if a_second else math.inf
         seen.append(StepOutlook(weight, round(requests), sees, round(min(bake_for, 1e9)), blind))
         if blind:
+            shows = (
+                "not even all of them failing shows"
+                if sees is None
+                else f"nothing below {_percent(sees)} failing shows"
+            )
             warnings.append(
-                f"step {number} ({weight:g} % for {bake:.0f} s) gets about {requests:,.0f} canary requests and cannot "
-                f"see even ten times stable's ratio: let it last {_words(bake_for)} or raise its weight"
+                f"step {number} ({weight:g} % for {_words(bake)}) gets about {requests:,.0f} canary requests, in which "
+                f"{shows}{_of_stable(ratio)}: to see {_percent(worth)}, let it last {_words(bake_for)} "
+                "or raise its weight"
             )
     wide = max(CERTIFICATE_MARGIN, 2.0 * margin)
     certify = to_certify(ratio, margin=wide, rho=CERTIFICATE_RHO, missing=-math.log(beta))
@@ -129,7 +138,18 @@ def _smallest(requests: float, ratio: float, *, margin: float, rho: float, alpha
     return float(f"{high:.2g}")
 
 
+def _of_stable(ratio: float) -> str:
+    """What users meet without the canary; nothing of a stable that hardly fails."""
+    return f" (of stable's {_percent(ratio)} fail)" if 10 * ratio >= WORTH_SEEING else ""
+
+
+def _percent(ratio: float) -> str:
+    return f"{100 * ratio:.2g} %" if ratio < 0.995 else "100 %"
+
+
 def _words(seconds: float) -> str:
     if not math.isfinite(seconds) or seconds > 7 * 86400:
         return "longer than a week"
+    if seconds >= 3 * 3600:
+        return f"{seconds / 3600:.0f} h"
     return f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"

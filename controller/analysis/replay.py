@@ -8,12 +8,14 @@ under which it would not have. No chance is involved: the same history gives the
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 import numpy as np
 
 from controller.analysis import play
 from controller.analysis.evidence import Floats
-from controller.analysis.play import ArmLine, Line, Plan
+from controller.analysis.lines import ArmLine, Line, Plan, PlannedMetric, Step
 
 REFILLS = (0.1, 0.05, 0.025)
 """From quick to careful; the quickest that keeps the promise is proposed."""
@@ -23,6 +25,9 @@ FEW_RETREATS = 0.1
 """Share of replayed rollouts that may retreat before a more careful setting is proposed."""
 LEAST_ROLLOUTS = 20
 """Fewer replayed rollouts say little about one in a hundred."""
+
+MOST_PLAYED = 2400
+"""Scrapes played for one pair of settings in a rehearsal: a quarter of a second."""
 
 
 class Outcome(msgspec.Struct, frozen=True, rename="camel"):
@@ -83,24 +88,59 @@ def replay(requests: Floats, errors: Floats, *, plan: Plan, step: float) -> Repo
     )
 
 
+def rehearse(requests: Floats, errors: Floats, *, plan: Plan, step: float) -> tuple[Outcome, str]:
+    """What the settings as they are would have cost on a short and coarse history, and what that comes to in words.
+
+    A cheap `replay`: windows are half of the history at most, few enough of them are played, and other settings only
+    where these do not keep the promise. Arguments as for `replay`; the plan's own `refill` and margin are judged.
+    Raises: ValueError: fewer than two pods.
+    """
+    scrapes, pods = requests.shape
+    if pods < 2:
+        raise ValueError(f"{pods} pod in the history: two or more are needed to compare one with the others")
+    length = max(min(int(sum(one.bake for one in plan.steps) / step), scrapes // 2), 1)
+    margin = next((one.margin for one in plan.metrics.values() if one.margin is not None), 0.0001)
+    every = max(math.ceil((scrapes // length) * pods * length / MOST_PLAYED), 1)
+
+    def cost(refill: float, allowed: float) -> Outcome:
+        return _outcome(requests, errors, _with(plan, refill, allowed), step, length, every=every)
+
+    now = cost(plan.refill, margin)
+    told = f"{now.rollouts} harmless rollouts of {length * step / 60:.0f} min replayed"
+    if now.rollouts < LEAST_ROLLOUTS:
+        return now, f"{told}: too few to say how often this service's noise is mistaken for a fault"
+    if _keeps(now, plan):
+        return now, f"{told}: {now.retreated} retreated, {now.rolled_back} were rolled back"
+    careful = [refill for refill in REFILLS if refill < plan.refill]
+    tried = [cost(refill, margin) for refill in careful]
+    tried += [cost(min(REFILLS[-1], plan.refill), times * margin) for times in MARGINS[1:]]
+    kept = next((one for one in tried if _keeps(one, plan)), None)
+    told += f": {now.retreated} retreated, {now.rolled_back} were rolled back, all wrongly"
+    if kept is None:
+        return now, f"{told}; no setting that was tried mends it: look for one bad pod or node"
+    return now, f"{told}; write refill: {kept.refill:g} and margin: {kept.margin:g}"
+
+
 def _keeps(one: Outcome, plan: Plan) -> bool:
     return one.rolled_back <= plan.false_rollback_rate * one.rollouts and one.retreated <= FEW_RETREATS * one.rollouts
 
 
 def _with(plan: Plan, refill: float, margin: float) -> Plan:
     # The whole time is one step at the weight a pod has: nothing is promoted, everything is looked at.
-    whole = play.Step(weight=100.0, bake=sum(one.bake for one in plan.steps) * 2)
+    whole = Step(weight=100.0, bake=sum(one.bake for one in plan.steps) * 2)
     return msgspec.structs.replace(
-        plan, steps=[whole], metrics={"errors": play.PlannedMetric(margin=margin)}, refill=refill, origin="human"
+        plan, steps=[whole], metrics={"errors": PlannedMetric(margin=margin)}, refill=refill, origin="human"
     )
 
 
-def _outcome(requests: Floats, errors: Floats, plan: Plan, step: float, length: int) -> Outcome:
-    rollouts = rolled_back = retreated = 0
+def _outcome(requests: Floats, errors: Floats, plan: Plan, step: float, length: int, *, every: int = 1) -> Outcome:
+    """Every pod is the canary of every window once, or with `every` each so manieth of them."""
+    rollouts = rolled_back = retreated = number = 0
     for begin in range(0, requests.shape[0] - length + 1, length):
         window = slice(begin, begin + length)
         for pod in range(requests.shape[1]):
-            if requests[window, pod].sum() <= 0:
+            number += 1
+            if requests[window, pod].sum() <= 0 or number % every:
                 continue
             ended, retreats = _play(requests[window], errors[window], pod, plan, step)
             rollouts += 1

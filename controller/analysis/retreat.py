@@ -9,7 +9,8 @@ The rules are the same for the loop and for `python -m controller.analysis`:
 - The way back starts at the smallest weight that would show the fault soon, and climbs to the step's
   when it did not.
 - After a return on fresh pods no step ends before they have lived 1.5 times the age of the trip.
-- The third retreat of pods that were not young is for a person, or a rollback where nobody vouches.
+- The third retreat of pods that were not young is for a person, or a rollback where nobody vouches. One that came so
+  late after the return that a burst, as stable's own pods have them, explains it does not count, up to six times.
 
 Turned down: replacing young pods at once (every cold start is convicted), confirming on pods that were
 old at the trip (a bad node is convicted), "two trips within five minutes" (bursts come in numbers).
@@ -18,9 +19,9 @@ old at the trip (a bad node is convicted), "two trips within five minutes" (burs
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import numpy as np
+from msgspec.structs import replace
 
 from controller.analysis import evidence
 from controller.analysis.judge import (
@@ -28,9 +29,11 @@ from controller.analysis.judge import (
     SUSPICION,
     Finding,
     JudgeState,
+    Lull,
     MetricState,
     Rest,
     Settings,
+    bursts_of,
     step_began,
 )
 
@@ -44,6 +47,8 @@ SHY = 3.0
 """By how much an alarm may exaggerate: what trips is by its nature what looked worst."""
 CLIMBS_AFTER = 60.0
 """Seconds without suspicion after which the weight climbs from the small one to the step's."""
+EXPLAINED = 0.05
+"""Chance that a pod of this service bursts by itself from which a trip is no mark against the revision."""
 LEAST_WEIGHT = 0.01
 """Percent: routes know no smaller one."""
 
@@ -53,7 +58,9 @@ def retreated(state: JudgeState, settings: Settings, *, now: float, age: float, 
     old_at = settings.metrics[metric].young_below
     young = age < old_at
     since = now if state.pods_since is None else state.pods_since
-    rest = Rest(now, age, fresh=not young, proves=not young or now - since < old_at, old_at=old_at)
+    # However often pods burst, a release that trips again and again is for a person in the end.
+    excused = bursts_of(state) * (now - since) >= EXPLAINED and state.trips <= 2 * RETREATS
+    rest = Rest(now, age, fresh=not young, proves=not young or now - since < old_at, old_at=old_at, excused=excused)
     return replace(state, rest=rest, limit=100.0, limited_until=-math.inf)
 
 
@@ -75,6 +82,10 @@ def returned(state: JudgeState, settings: Settings, *, now: float, weight: float
             one,
             confirming=np.stack([one.suspects, one.suspects]) if rest.proves and one.suspects is not None else None,
             confirm_from=0.75 * rest.age,
+            lulls=(Lull(), Lull()),
+            evidence=evidence.bet(one.evidence, settings.metrics[name].bets, one.suspects)
+            if rest.proves and one.suspects is not None and name in settings.metrics
+            else one.evidence,
         )
         for name, one in state.metrics.items()
     }
@@ -101,10 +112,12 @@ def returned(state: JudgeState, settings: Settings, *, now: float, weight: float
 
 
 def climbs(state: JudgeState, finding: Finding, settings: Settings, *, now: float) -> bool:
-    """Whether the small weight of a return has shown nothing for long enough."""
+    """Whether the small weight of a return has shown nothing for long, in as many requests as show a fault."""
+    counted = max((one.step.canary.requests for one in state.metrics.values()), default=0.0)
     return (
         state.limit < 100.0
         and now >= state.limited_until
+        and counted >= state.rate * state.limit / 100.0 * SHOWS_WITHIN
         and not finding.tripped
         and finding.alarm < SUSPICION * settings.trip
     )
@@ -119,8 +132,11 @@ def _weight_that_shows(one: MetricState, bets: evidence.Alternatives, rate: floa
     """Percent of `rate` requests a second at which a fault as bad as the alarm says, or less, shows soon."""
     if one.suspects is None or rate <= 0.0:
         return 100.0
-    shares = np.exp(one.suspects - one.suspects.max())
-    expected = float(np.mean(evidence.expected_ratio(one.evidence)))
+    # Where a latency has several bounds, the one that the alarm came from is what has to show again.
+    suspects = np.atleast_2d(one.suspects)
+    loudest = int(suspects.max(axis=1).argmax())
+    expected = float(np.ravel(evidence.expected_ratio(one.evidence))[loudest])
+    shares = np.exp(suspects[loudest] - suspects[loudest].max())
     lanes = slice(0, bets.lanes)
     suspected = np.log(bets.r[lanes] * (bets.rho[lanes] * expected + bets.delta[lanes]))
     allowed = float(bets.rho[0] * expected + bets.delta[0])
@@ -130,4 +146,4 @@ def _weight_that_shows(one: MetricState, bets: evidence.Alternatives, rate: floa
         return 100.0
     gain = bad * math.log(bad / allowed) - bad + allowed
     requests = max((CONFIRMED + 2.0) / gain, 6.0 / bad)
-    return math.ceil(1e4 * requests / (rate * SHOWS_WITHIN)) / 100.0
+    return math.ceil(1e4 * min(requests / (rate * SHOWS_WITHIN), 1.0)) / 100.0

@@ -21,6 +21,8 @@ ACCEPTED = (
 )  # fmt: skip
 MOST_REFERRERS = 50
 """statements of one image that are fetched; one with more is refused, so that none can be pushed out of sight"""
+MOST_PLATFORMS = 40
+"""of one image that are told apart from another image"""
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _REPOSITORY = re.compile(r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*")
@@ -123,6 +125,18 @@ def parse_referrers(body: bytes) -> list[str]:
             found.append(digest)
     _check_count(len(found))
     return found
+
+
+def parse_platforms(body: bytes) -> tuple[str, ...]:
+    """Digests that nodes may report for an image of several platforms; none for one of a single platform.
+
+    >>> parse_platforms(b'{"layers": []}')
+    ()
+
+    Raises: ValueError.
+    """
+    digests = [str(one.get("digest") or "") for one in _list(_json(body), "manifests")]
+    return tuple(one for one in digests if is_digest(one))[:MOST_PLATFORMS]
 
 
 def parse_layers(body: bytes) -> list[Blob]:

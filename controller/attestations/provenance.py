@@ -23,7 +23,8 @@ from controller.ports import Ref
 
 PATIENCE = 0.5
 """seconds that one turn waits for an answer on its way"""
-KEPT_FOUND = timedelta(minutes=10)
+KEPT_FOUND = timedelta(seconds=30)
+"""a scan may attach its own minutes after the build; only images of candidates that are held are looked at"""
 KEPT_EMPTY = timedelta(seconds=15)
 """a build may attach its statement after the image was applied"""
 KEPT_FAILURE = timedelta(seconds=5)
@@ -43,6 +44,7 @@ class _Looked:
     at: datetime
     digest: str = ""
     blobs: tuple[bytes, ...] = ()
+    platforms: tuple[str, ...] = ()
     problem: str = ""
     """what keeps it from being looked at, until somebody mends it"""
     failure: str = ""
@@ -134,7 +136,8 @@ class ImageEvidence:
                 return _Looked(self._now(), problem="no digest, and its registry is not asked: name it by its digest")
             attached = await self._registry.statements(image, digest) if asked else ()
             blobs = dict.fromkeys((*attached, *await self._configured(digest)))
-            return _Looked(self._now(), digest, tuple(blobs))
+            platforms = await self._registry.platforms(image, digest) if asked else ()
+            return _Looked(self._now(), digest, tuple(blobs), platforms)
         except LookupError as error:
             return _Looked(self._now(), problem=str(error))
         except ValueError as error:
@@ -146,7 +149,7 @@ class ImageEvidence:
         """Verify what was found, believing these signers only."""
         answers = [verify(blob, looked.digest, signers, now, self._open_bundle) for blob in looked.blobs]
         return Found(
-            ImageSeen(name[:512], looked.digest),
+            ImageSeen(name[:512], looked.digest, looked.platforms),
             verified=tuple(one for one in answers if isinstance(one, Verified)),
             refused=tuple(one for one in answers if not isinstance(one, Verified)),
             movable="@" not in name,

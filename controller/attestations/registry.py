@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import ipaddress
 import json
 import socket
 import ssl
@@ -21,6 +20,7 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
+from controller.addresses import is_no_server, plain_address
 from controller.attestations.dsse import LARGEST
 from controller.attestations.images import (
     ACCEPTED,
@@ -30,6 +30,7 @@ from controller.attestations.images import (
     fallback_tag,
     parse_challenge,
     parse_layers,
+    parse_platforms,
     parse_referrers,
 )
 from controller.errors import Retryable
@@ -90,6 +91,15 @@ class Registry:
         if answered.get("Docker-Content-Digest", digest) != digest:
             raise RegistryUnavailable(image.registry, "its manifest has another digest than it says")
         return digest
+
+    async def platforms(self, image: Image, digest: str) -> tuple[str, ...]:
+        """The digests that nodes may report for this one. Raises: RegistryUnavailable; ValueError."""
+        headers = {"Accept": ", ".join(ACCEPTED)}
+        status, body, _ = await self._get(
+            image, f"/v2/{image.repository}/manifests/{digest}", headers, LARGEST_MANIFEST
+        )
+        self._expect(image, status, {200, 404})
+        return parse_platforms(body) if status == 200 else ()
 
     async def statements(self, image: Image, digest: str) -> tuple[bytes, ...]:
         """Every blob attached to a digest that may be a statement, by the referrers API and by the fallback tags.
@@ -223,10 +233,10 @@ class Registry:
         if url.scheme != "https":
             raise RegistryUnavailable(image.registry, f"it answers by {url.scheme}: list it as an insecure registry")
         try:
-            address = ipaddress.ip_address((url.host or "").strip("[]"))
+            ours = _is_ours((url.host or "").strip("[]"))
         except ValueError:
             return
-        if _is_ours(address):
+        if ours:
             raise RegistryUnavailable(image.registry, "its address is this machine's own or the link's")
 
     def _expect(self, image: Image, status: int, wanted: set[int]) -> None:
@@ -258,7 +268,7 @@ class _Resolver(AbstractResolver):
         found = await self._plain.resolve(host, port, family)
         if host in self._insecure:
             return found
-        good = [one for one in found if not _is_ours(ipaddress.ip_address(one["host"].partition("%")[0]))]
+        good = [one for one in found if not _is_ours(one["host"])]
         if not good:
             raise OSError(f"{host} has no address but this machine's own")
         return good
@@ -267,8 +277,6 @@ class _Resolver(AbstractResolver):
         await self._plain.close()
 
 
-def _is_ours(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    mapped = getattr(address, "ipv4_mapped", None)
-    if mapped is not None:
-        address = mapped
-    return address.is_loopback or address.is_link_local or address.is_multicast or address.is_unspecified
+def _is_ours(host: str) -> bool:
+    address = plain_address(host)
+    return address.is_loopback or is_no_server(address)

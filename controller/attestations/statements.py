@@ -10,16 +10,19 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 from msgspec import Meta
 
-from controller.attestations.dsse import Opened, PublicKey, Unverified, load_public, open_envelope
+from controller.attestations.dsse import Opened, Unverified, open_envelope
 from controller.attestations.images import digest_of
 from controller.model.evidence import Author, Degree, Link, Name, Origin, Tool
 from controller.model.policy import Signer
 from controller.model.value import Value
+
+if TYPE_CHECKING:
+    from controller.attestations.keys import PublicKey
 
 CHANGE_ORIGIN = "https://serin.dev/attestation/change-origin/v0.1"
 STATEMENTS = frozenset({"https://in-toto.io/Statement/v1", "https://in-toto.io/Statement/v0.1"})
@@ -158,7 +161,7 @@ def _verify(
     if not isinstance(predicate, dict):
         raise Unverified("predicate is no object")
     ages = [one.max_age for one in vouching if one.max_age is not None]
-    _check_age(_created(kind, predicate), min(ages, default=None), now)
+    _check_age(_created(kind, predicate) or opened.signed_at, min(ages, default=None), now)
     _check_repository(vouching, kind, predicate)
     origin = _change_origin(predicate) if kind == CHANGE_ORIGIN else None
     return Verified(kind, opened.signer, digest_of(blob), _result(kind, predicate), origin)
@@ -175,6 +178,8 @@ def _open(blob: bytes, signers: tuple[Signer, ...], open_bundle: OpenBundle | No
 
 
 def _keys(signers: Iterable[Signer]) -> Iterable[tuple[str, PublicKey]]:
+    from controller.attestations.keys import load_public
+
     for signer in signers:
         if signer.public_key:
             try:

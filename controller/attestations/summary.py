@@ -8,10 +8,10 @@ from datetime import datetime
 from typing import TypeVar
 
 from controller.attestations.statements import ChangeOrigin, Refused, Verified
-from controller.model.evidence import Evidence, ImageSeen, Origin, Predicate, Trust
+from controller.model.evidence import PROBLEMS, Evidence, ImageSeen, Origin, Predicate, Trust
 from controller.model.origin import furthest_degree, worst_origin
 
-MOST_PROBLEMS, MOST_PREDICATES, MOST_AUTHORS, MOST_TOOLS = 20, 40, 40, 20
+MOST_PREDICATES, MOST_AUTHORS, MOST_TOOLS = 40, 40, 20
 _T = TypeVar("_T")
 
 
@@ -54,10 +54,10 @@ def summarise(found: Iterable[Found], now: datetime) -> Evidence:
         revision=first.source.revision if first else "",
         base_revision=first.source.base_revision if first else "",
         change=first.source.change if first else "",
-        classes=_unique(name for _, origin in said for name in origin.change_classes)[:20],
+        classes=_vouched(images),
         images=tuple(one.image for one in images)[:40],
         predicates=_predicates(images),
-        problems=problems[:MOST_PROBLEMS],
+        problems=problems[:PROBLEMS],
         seen_at=now,
     )
 
@@ -70,6 +70,15 @@ def _reversible(said: list[ChangeOrigin]) -> bool | None:
     """Only if each of them says so; one that says no decides."""
     answers = {origin.reversible for origin in said}
     return False if False in answers else None if None in answers else True
+
+
+def _vouched(images: tuple[Found, ...]) -> tuple[str, ...]:
+    """Classes that a statement of every image names: one image's does not speak for what comes with another."""
+    named = [
+        {name for one in image.verified if one.origin is not None for name in one.origin.change_classes}
+        for image in images
+    ]
+    return tuple(sorted(set.intersection(*named)))[:20] if named else ()
 
 
 def _predicates(images: tuple[Found, ...]) -> tuple[Predicate, ...]:

@@ -62,6 +62,8 @@ class Range:
     degree: Degree
     tools: tuple[str, ...] = ()
     authors: tuple[str, ...] = ()
+    declared: tuple[Mark, ...] = ()
+    """what stands beside the commits, such as marks of a pull request"""
     commits: tuple[Classified, ...] = field(default=(), repr=False)
 
 
@@ -89,11 +91,9 @@ def classify(commit: Commit, *, unmarked: Origin = Origin.UNKNOWN) -> Classified
 
 
 def combine(commits: Iterable[Classified], declared: Iterable[Mark] = ()) -> Range:
-    """The range: the worst origin, the furthest degree, every tool and every person.
-
-    `declared` are marks that stand beside the commits, such as those of a pull request.
-    """
-    found, beside = tuple(commits), [mark for mark in declared if mark.kind is Kind.AI]
+    """The range: the worst origin, the furthest degree, every tool and every person."""
+    found, said = tuple(commits), tuple(dict.fromkeys(declared))
+    beside = [mark for mark in said if mark.kind is Kind.AI]
     origins = [one.origin for one in found] + [Origin.AI for _ in beside]
     tools = {mark.tool for one in found for mark in one.evidence if mark.kind is Kind.AI} | {m.tool for m in beside}
     return Range(
@@ -101,6 +101,7 @@ def combine(commits: Iterable[Classified], declared: Iterable[Mark] = ()) -> Ran
         degree=furthest_degree([*(one.degree for one in found), *(mark.degree for mark in beside)]),
         tools=tuple(sorted(tools - {""})),
         authors=tuple(sorted({author for one in found for author in one.authors})),
+        declared=said,
         commits=found,
     )
 
@@ -112,6 +113,7 @@ def _evidence(commit: Commit, note: Note | None) -> tuple[Mark, ...]:
         # A bot that commits a person's work has not written it; an AI's address there is a mark.
         found += [mark for mark in marks_of("committer_email", commit.committer_email) if mark.kind is Kind.AI]
     found += marks_of("author_name", commit.author_name)
+    found += marks_of("author", f"{commit.author_name} <{commit.author_email}>")
     found += _message_marks(commit.message)
     found += [mark for path in commit.paths for mark in marks_of("path", path)]
     if note is not None and note.ai_lines:

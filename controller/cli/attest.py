@@ -10,18 +10,29 @@ import argparse
 import hashlib
 import json
 import os
-import re
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-from controller.attestations.dsse import load_private, sign
+from controller.attestations.dsse import sign
 from controller.attestations.images import Image, parse_image
+from controller.attestations.keys import load_private
 from controller.attestations.statements import CHANGE_ORIGIN
 from controller.authorship.commits import Range
 from controller.authorship.marks import Kind
+from controller.cli.claims import (
+    LONGEST_NAME,
+    PAGES,
+    PLACES,
+    SOURCES,
+    check_degree,
+    check_tools,
+    read_line,
+    read_link,
+    read_person,
+    read_tool,
+)
+from controller.cli.files import read_bytes
 from controller.cli.git import remote_url, resolve
 from controller.cli.kubectl import Cluster, Failure
 from controller.cli.origin import declared_marks, read_range
@@ -32,18 +43,20 @@ from controller.model.origin import Origin, worst_origin
 
 MOST = {"tools": 20, "authors": 40}
 """what a verifier keeps; more than that is refused here, where somebody can do something about it"""
-_SECRET = re.compile(r"(?i)(?:token|secret|password|passwd|api[_-]?key|signature|sig|credential)=")
 
 
 def run(options: argparse.Namespace, _cluster: Cluster, screen: Screen) -> int:
     """Make, sign and attach one statement."""
     image = read_image(options.image)
-    key = _read_key(Path(options.key))
+    key = _read_key(options.key)
     found = read_range(options)
     statement = make_statement(options, image, found, datetime.now(UTC))
     envelope = sign(json.dumps(statement, separators=(",", ":")).encode(), key)
     if options.output:
-        Path(options.output).write_bytes(envelope)
+        try:
+            Path(options.output).write_bytes(envelope)
+        except OSError as error:
+            raise Failure(f"-o {options.output}: {error.strerror}") from None
     origin = statement["predicate"]["origin"]
     if options.no_push:
         screen.say(f"signed: {origin} for {plain(options.image)}; not pushed")
@@ -70,10 +83,11 @@ def make_statement(options: argparse.Namespace, image: Image, found: Range, now:
     repo = Path(options.repo)
     base, revision = _ends(repo, options.range)
     source = {
-        "repository": options.source or (f"git+{url}" if (url := remote_url(repo)) else ""),
+        "repository": read_link(options.source, "--source", SOURCES)
+        or (f"git+{url}" if (url := remote_url(repo)) else ""),
         "revision": revision,
         "baseRevision": base,
-        "change": options.change,
+        "change": read_link(options.change, "--change", PAGES),
     }
     authors, tools = _authors(options, found), _tools(options, found)
     for field, count in (("tools", len(tools)), ("authors", len(authors))):
@@ -82,15 +96,27 @@ def make_statement(options: argparse.Namespace, image: Image, found: Range, now:
                 f"{count} {field}, at most {MOST[field]} can be kept: attest since the last release "
                 "(--range LAST_RELEASED..HEAD)"
             )
+    origin = Origin(_origin(options, found))
+    check_degree(options.degree, found.degree, origin)
+    named = {
+        "--tool": bool(options.tool),
+        "--prompter": bool(options.prompter),
+        "--prompt-file": bool(options.prompt_file),
+        "--prompt-uri": bool(options.prompt_uri),
+    }
+    check_tools(named, origin, any_tool=bool(tools))
     predicate = {
-        "origin": _origin(options, found),
+        "origin": origin,
         "degree": options.degree or found.degree or "unknown",
-        "source": {key: _link(value, key) for key, value in source.items() if value},
+        "source": {key: value for key, value in source.items() if value},
         "tools": tools,
         "evidence": _evidence(found),
         "authors": authors,
-        "accountable": {"id": options.accountable} if options.accountable else None,
-        "humanModifications": options.human_modifications or None,
+        "accountable": None
+        if options.accountable is None
+        else {"id": read_person(options.accountable, "--accountable")},
+        "changeClasses": sorted(set(options.classes)),
+        "humanModifications": read_line(options.human_modifications, "--human-modifications") or None,
         "reversible": None if options.reversible is None else options.reversible == "yes",
         "timeCreated": now.isoformat(timespec="seconds").replace("+00:00", "Z"),
     }
@@ -109,6 +135,11 @@ def _origin(options: argparse.Namespace, found: Range) -> str:
     if not options.origin:
         return found.origin
     said = Origin(options.origin)
+    if not found.commits and said.rank < Origin.UNKNOWN.rank:
+        raise Failure(
+            f"--origin {said}: no commit is in {plain(options.range)}, so none was looked at: name those since the "
+            "last release (--range LAST_RELEASED..HEAD)"
+        )
     marked = [one for one in found.commits if any(mark.kind is not Kind.NOISE for mark in one.evidence)]
     beside = [Origin.AI for mark in declared_marks(options) if mark.kind is Kind.AI]
     least = worst_origin([*(one.origin for one in marked if one.origin is not Origin.UNKNOWN), *beside, Origin.HUMAN])
@@ -124,7 +155,7 @@ def _ends(repo: Path, revisions: str) -> tuple[str, str]:
     base, dots, revision = revisions.partition("..")
     if not dots:
         return "", resolve(repo, revisions)
-    return resolve(repo, base), resolve(repo, revision.removeprefix(".") or "HEAD")
+    return resolve(repo, base or "HEAD"), resolve(repo, revision.removeprefix(".") or "HEAD")
 
 
 def _tools(options: argparse.Namespace, found: Range) -> list[dict[str, Any]]:
@@ -140,12 +171,12 @@ def _tools(options: argparse.Namespace, found: Range) -> list[dict[str, Any]]:
             lines = models.setdefault(one.tool, {"name": one.tool[:256]}).setdefault("lines", {"ai": 0, "human": 0})
             lines["ai"] += one.note.ai_lines
             lines["human"] += one.note.human_lines
-    for name in (*found.tools, *options.tool):
-        models.setdefault(name.partition("=")[0], {"name": name.partition("=")[0][:256]})
-    for name in options.tool:
-        tool, _, model = name.partition("=")
+    for name in found.tools:
+        models.setdefault(name, {"name": name[:256]})
+    for name, model in map(read_tool, options.tool):
+        entry = models.setdefault(name, {"name": name})
         if model:
-            models[tool]["model"] = model
+            entry["model"] = model
     prompt = _prompt(options)
     if prompt:
         for entry in models.values():
@@ -157,51 +188,42 @@ def _prompt(options: argparse.Namespace) -> dict[str, Any]:
     """Where the prompt is kept and its digest; its text goes nowhere."""
     found: dict[str, Any] = {}
     if options.prompt_uri:
-        found["uri"] = _link(options.prompt_uri, "--prompt-uri")
+        found["uri"] = read_link(options.prompt_uri, "--prompt-uri", PLACES)
     if options.prompt_file:
-        try:
-            text = Path(options.prompt_file).read_bytes()
-        except OSError as error:
-            raise Failure(f"--prompt-file {options.prompt_file}: {error.strerror}") from None
+        text = read_bytes(options.prompt_file, "--prompt-file")
         found["digest"] = {"sha256": hashlib.sha256(text).hexdigest()}
     return found
 
 
-def _link(text: str, field: str) -> str:
-    """A link that carries no secret. Raises: Failure."""
-    if len(text) > 1024:
-        raise Failure(f"{field}: {len(text)} characters, at most 1024")
-    if "://" in text and (urlsplit(text.removeprefix("git+")).password or _SECRET.search(text)):
-        raise Failure(
-            f"{field}: the link carries a password or token, and everybody may read a statement: leave it out"
-        )
-    return text
-
-
 def _authors(options: argparse.Namespace, found: Range) -> list[dict[str, str]]:
+    for author in found.authors:
+        if len(author) > LONGEST_NAME - len("mailto:"):
+            raise Failure(
+                f"the author {plain(author, 60)} of a commit has {len(author)} characters: nobody is called so"
+            )
+    opener = options.pr_login if not options.pr_login.endswith("[bot]") else ""
     said = [
         *((f"mailto:{author}" if "@" in author else author, "author") for author in found.authors),
-        *((one, "prompter") for one in options.prompter),
-        *([(options.pr_login, "opener")] if options.pr_login and not options.pr_login.endswith("[bot]") else []),
+        *((read_person(one, "--prompter"), "prompter") for one in options.prompter),
+        *([(read_person(opener, "--pr-login"), "opener")] if opener else []),
     ]
-    return [{"id": name[:256], "role": role} for name, role in dict.fromkeys(said)]
+    return [{"id": name, "role": role} for name, role in dict.fromkeys(said)]
 
 
 def _evidence(found: Range) -> list[dict[str, str]]:
-    """Which pattern was found in which commit; never the text itself."""
+    """Which pattern was found in which commit, or beside them all; never the text itself."""
+    said = [("pull-request", mark) for mark in found.declared]
+    said += [(one.sha, mark) for one in found.commits for mark in one.evidence]
     return [
-        {"kind": mark.field, "pattern": mark.pattern, "ref": one.sha, "confidence": mark.confidence}
-        for one in found.commits
-        for mark in one.evidence
-    ][:200]
+        {"kind": mark.field, "pattern": mark.pattern, "ref": ref, "confidence": mark.confidence}
+        for ref, mark in said[:200]
+    ]
 
 
-def _read_key(path: Path) -> Any:
+def _read_key(file: str) -> Any:
     password = os.environ.get("SERIN_KEY_PASSWORD")
+    pem = read_bytes(file, "--key")
     try:
-        pem = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
         return load_private(pem, password.encode() if password else None)
-    except OSError as error:
-        raise Failure(f"--key {path}: {error.strerror}") from None
     except ValueError as error:
-        raise Failure(f"--key {path}: {error}") from None
+        raise Failure(f"--key {plain(file)}: {error}") from None

@@ -6,38 +6,29 @@ The only command that imports the model: it parses with the very types from whic
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
+from controller.cli.documents import of_kind, read_documents
 from controller.cli.kubectl import Cluster
 from controller.cli.screen import Screen
 from controller.cli.text import percent, plain, render_table
 from controller.model.durations import render_duration
-from controller.model.spec import API_VERSION, CanarySpec, parse_canary_spec
+from controller.model.spec import API_VERSION, CanarySpec, Metric
 
-LONGEST_NAME = 63 - len("-canary")
+OTHERS = "about other kinds ask the API server, kubectl apply --dry-run=server -f FILE"
+LONGEST_NAME, LONGEST_BESIDE = 63 - len("-canary"), 63 - len("-baseline")
 """the canary's Service is `<name>-canary`, and a Service's name has at most 63 characters"""
 
 
 def run(options: argparse.Namespace, _cluster: Cluster, screen: Screen) -> int:
     """Print a plan for each Canary of the file, or every problem."""
-    try:
-        text = sys.stdin.read() if options.file == "-" else Path(options.file).read_text(encoding="utf-8")
-        bodies = [body for body in yaml.safe_load_all(text) if body is not None]
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        print(f"{plain(options.file)}: {error}", file=sys.stderr)
-        return 1
-    canaries = [body for body in bodies if isinstance(body, dict) and body.get("kind") == "Canary"]
-    if not canaries:
-        print(f"{plain(options.file)}: no object of kind Canary in it", file=sys.stderr)
-        return 1
     code = 0
-    for body in canaries:
+    for body in of_kind(read_documents(options.file), "Canary", options.file, OTHERS):
         spec, problems = read_canary(body)
         for problem in problems:
             print(f"{_name(body)}: {problem}", file=sys.stderr)
@@ -68,9 +59,26 @@ def read_canary(body: dict[str, Any]) -> tuple[CanarySpec | None, list[str]]:
         if key not in {"apiVersion", "kind", "metadata", "spec", "status"}
     ]
     try:
-        return parse_canary_spec(body.get("spec") or {}), problems
+        # As JSON and strictly, since the API server turns no text into a number and no number into a duration.
+        text = json.dumps(body.get("spec") or {}, default=str)
+        spec = CanarySpec.model_validate_json(text, strict=True)
     except ValidationError as error:
-        return None, problems + [_problem(one) for one in error.errors(include_url=False)]
+        return None, problems + [_problem(one) for one in _causes(error)]
+    except (ValueError, RecursionError) as error:
+        return None, [*problems, f"spec: cannot be written as JSON: {error}"]
+    if spec.analysis.baseline.fresh and LONGEST_BESIDE < len(name) <= LONGEST_NAME:
+        problems.append(
+            f"metadata.name: {len(name)} characters, at most {LONGEST_BESIDE} with analysis.baseline.fresh: "
+            "the fresh pods' Service is named NAME-baseline"
+        )
+    return spec, problems
+
+
+def _causes(error: ValidationError) -> list[Any]:
+    """Every fault but a list that is too short because of those in it."""
+    found = error.errors(include_url=False)
+    within = {one["loc"][:length] for one in found for length in range(len(one["loc"]))}
+    return [one for one in found if one["type"] != "too_short" or one["loc"] not in within]
 
 
 def _problem(error: Any) -> str:
@@ -80,6 +88,10 @@ def _problem(error: Any) -> str:
         message = "missing"
     elif error["type"] == "extra_forbidden":
         message = "unknown field"
+    elif error["type"] == "time_delta_type":
+        message = f"{plain(error.get('input'), 80)} is not a duration: write a number and a unit, for example 90s or 5m"
+    elif error["type"] in ("float_type", "int_type") and isinstance(error.get("input"), str):
+        message += f", found the text {plain(error['input'], 80)!r}: write it without quotes and unit"
     elif not isinstance(error.get("input"), dict | list):
         message += f", found {plain(error.get('input'), 80)}"
     return f"{path.removeprefix('.')}: {plain(message)}"
@@ -101,14 +113,29 @@ def render_plan(name: str, spec: CanarySpec) -> list[str]:
         f"  compared through {spec.analysis.source}, at least {spec.analysis.min_requests} canary requests a step, "
         f"false rollbacks at most {100 * spec.analysis.false_rollback_rate:g}% of harmless rollouts:",
     ]
-    for metric in spec.analysis.metrics:
-        what = (
-            f"requests slower than {render_duration(metric.latency.threshold)} (template {metric.latency.template})"
-            if metric.latency
-            else f"failed requests (template {metric.error_ratio.template if metric.error_ratio else ''})"
-        )
-        lines.append(f"    {metric.name}: {what}, may be worse by {100 * metric.margin:g} percentage points")
+    lines += [f"    {metric.name}: {_compared(metric)}" for metric in spec.analysis.metrics]
+    if spec.analysis.baseline.fresh:
+        beside = ", ".join(percent(spec.analysis.baseline.share(step.weight)) for step in spec.steps)
+        lines.append(f"  against fresh pods of stable's template, which get {beside}")
     return lines
+
+
+def _compared(metric: Metric) -> str:
+    """What a metric compares, and how much worse the canary may be."""
+    if metric.gauge is not None:
+        per = " per request" if metric.gauge.per_request else ""
+        return (
+            f"gauge {metric.gauge.template}{per}, advises to hold above {metric.gauge.times:g} times stable's for "
+            f"{render_duration(metric.gauge.lasts)}"
+        )
+    if metric.latency is not None:
+        bounds = ", ".join(render_duration(bound) for bound in metric.latency.bounds)
+        if metric.latency.threshold is None:
+            bounds = f"bounds chosen from stable's past, or {bounds} where it has none"
+        what = f"requests slower than {bounds} (template {metric.latency.template})"
+    else:
+        what = f"failed requests (template {metric.error_ratio.template if metric.error_ratio else ''})"
+    return f"{what}, may be worse by {100 * metric.margin:g} percentage points"
 
 
 def _name(body: dict[str, Any]) -> str:

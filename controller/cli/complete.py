@@ -1,7 +1,7 @@
 """Completion in the shell: kubectl asks `kubectl_complete-canary` what could stand at the end of a line.
 
-The answer is a line for each word, with its meaning behind a tab, and `:4` at the end, which says that no file name
-belongs there. Whatever goes wrong, the answer is empty: somebody is in the middle of typing.
+The answer is a line for each word, with its meaning behind a tab, and at the end whether file names belong there.
+Whatever goes wrong, the answer is empty: somebody is in the middle of typing.
 """
 
 from __future__ import annotations
@@ -16,15 +16,31 @@ from controller.cli.kubectl import API, Cluster, Failure, from_environment, path
 from controller.cli.main import build_parser
 from controller.cli.text import plain
 
-NO_FILES = ":4"
+OF_FILES = frozenset({"FILE", "DIR", "EXPORT"})
+"""how options call what is a file or a folder"""
+FILES, NO_FILES = ":0", ":4"
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Print what could come next."""
-    for line in candidates(sys.argv[1:] if words is None else words, from_environment(())):
+    typed = sys.argv[1:] if words is None else words
+    for line in candidates(typed, from_environment(())):
         print(line)
-    print(NO_FILES)
+    print(FILES if takes_file(typed) else NO_FILES)
     return 0
+
+
+def takes_file(words: Sequence[str]) -> bool:
+    """Whether the name of a file or folder may stand where the last of `words` is."""
+    *before, last = words or [""]
+    known = _commands().get(before[0]) if before else None
+    if known is None or last.startswith("-"):
+        return False
+    actions = known[1]._actions
+    asked = next((one for one in actions if before[-1] in one.option_strings and one.nargs != 0), None)
+    if asked is not None:
+        return (asked.metavar or asked.dest.upper()) in OF_FILES
+    return any(not one.option_strings and one.dest == "file" for one in actions)
 
 
 def candidates(words: Sequence[str], cluster: Cluster) -> Iterator[str]:

@@ -11,14 +11,14 @@ import sys
 import time
 from datetime import UTC, datetime, timedelta
 
-from controller.cli.kubectl import API, Cluster, Denied, Failure, Missing, Object, path_of
+from controller.cli.kubectl import API, Cluster, Denied, Failure, Missing, Object, path_of, read_canary, read_named
 from controller.cli.screen import Screen
 from controller.cli.text import plain
-from controller.cli.view import ACTIVE
+from controller.cli.view import AT_REST
 from controller.model.bound import bound_digest
 
-PATIENCE = 5.0
-"""seconds to wait for the controller's answer"""
+PATIENCE = 15.0
+"""seconds to wait for the controller's answer: more than the next leader takes to come"""
 NEXT = {
     "approve": "the rollout leaves step {step} once its bake is over and the analysis agrees",
     "reject": "all traffic goes to stable and the attempt ends",
@@ -28,9 +28,10 @@ NEXT = {
     "pause": "no raise until `kubectl canary resume`; analysis and rollback go on",
     "resume": "the rollout goes on; the step's bake starts again",
     "permit": "you may do it until then, and nobody else",
+    "override": "that freeze does not hold this attempt until it expires; approvals and other freezes do",
     "break-glass": "no approval and no freeze stands before this attempt until it expires; the record says so",
 }
-ASKS = frozenset({"promote", "retry", "break-glass"})
+ASKS = frozenset({"promote", "retry", "break-glass", "override"})
 """what brings users onto a revision is asked about on a terminal; getting them off it never is"""
 
 
@@ -38,10 +39,8 @@ def run(options: argparse.Namespace, cluster: Cluster, screen: Screen) -> int:
     """Write one Decision about the present attempt, and print the controller's answer."""
     namespace, verb = options.namespace or cluster.namespace(), options.command
     path = path_of(API, namespace, "canaries", options.name)
-    try:
-        canary = cluster.read(path)
-    except Missing:
-        raise Missing(f'no Canary "{options.name}" in namespace "{namespace}": see `kubectl canary list -A`') from None
+    canary = read_canary(cluster, namespace, options.name)
+    freeze = read_freeze(cluster, options.freeze) if options.freeze else None
     ends = datetime.now(UTC) + timedelta(seconds=options.lasting) if options.lasting else None
     wanted = render_decision(
         canary,
@@ -52,6 +51,7 @@ def run(options: argparse.Namespace, cluster: Cluster, screen: Screen) -> int:
         step=options.step,
         expires_at=ends,
         permits=options.permits,
+        freeze=freeze,
     )
     if verb in ASKS and not options.yes and not confirm(sentence(wanted)):
         screen.say("Nothing written.")
@@ -62,8 +62,9 @@ def run(options: argparse.Namespace, cluster: Cluster, screen: Screen) -> int:
     try:
         written = cluster.create(path_of(API, namespace, "decisions"), wanted)
     except Denied as denied:
+        role = "canary-breakglass" if verb in {"break-glass", "override"} else "canary-approver"
         raise Denied(
-            f"{denied}\nask for the verb `{verb}` on canaries/{options.name} (role canary-approver)"
+            f"{denied}\nask for the verb `{verb.replace('-', '')}` on canaries/{options.name} (role {role})"
         ) from denied
     screen.say(f"decision.serin.dev/{plain(written['metadata']['name'])} written: {sentence(wanted)}")
     answer = await_answer(cluster, path, str(written["metadata"]["uid"]))
@@ -90,6 +91,7 @@ def render_decision(
     step: int | None = None,
     expires_at: datetime | None = None,
     permits: str = "",
+    freeze: Object | None = None,
 ) -> Object:
     """The object to write, bound to what status says now.
 
@@ -117,6 +119,8 @@ def render_decision(
     spec["reason"] = reason
     if verb == "approve":
         spec["step"] = gate_of(present, step)
+    if freeze is not None:
+        spec["freeze"] = freeze
     if expires_at is not None:
         spec["expiresAt"] = f"{expires_at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
     return {
@@ -125,6 +129,13 @@ def render_decision(
         "metadata": {"generateName": f"{name[:200]}-{verb}-", "namespace": namespace},
         "spec": spec,
     }
+
+
+def read_freeze(cluster: Cluster, name: str) -> Object:
+    """Which Freeze, by its uid: another of the same name is another. Raises: Missing."""
+    missing = Missing(f'no Freeze "{name}": see `kubectl get freezes`')
+    meta = read_named(cluster, path_of(API, "", "freezes", name), missing)["metadata"]
+    return {"name": meta["name"], "uid": meta["uid"]}
 
 
 def _check_attempt(name: str, verb: str, phase: str, present: Object, attempt: str) -> None:
@@ -138,7 +149,8 @@ def _check_attempt(name: str, verb: str, phase: str, present: Object, attempt: s
         raise Failure(f"attempt {attempt} has passed: the present one is {present['id']}")
     if verb == "retry" and phase != "RolledBack":
         raise Failure(f"nothing to retry: attempt {present['id']} was not rolled back (phase {phase})")
-    if verb != "retry" and phase not in ACTIVE:
+    # A phase that only a newer Serin knows is no rest: users may be on the canary.
+    if verb != "retry" and phase in AT_REST:
         how = f", outcome {present['outcome']}" if present.get("outcome") else ""
         hint = "; `kubectl canary retry` tries the revision again" if phase == "RolledBack" else ""
         raise Failure(f"nothing to {verb}: attempt {present['id']} has ended (phase {phase}{how}){hint}")
@@ -175,8 +187,9 @@ def sentence(decision: Object) -> str:
     if "permits" in spec:
         return f"{spec['decision']} {plain(spec['permits'])} of {plain(spec['canary'])} until {spec['expiresAt']}"
     step = f", step {spec['step']}" if "step" in spec else ""
+    past = f" past Freeze {plain(spec['freeze']['name'])}" if "freeze" in spec else ""
     what = f" ({plain(spec['digest'], 120)})" if spec["digest"] else ""
-    return f"{spec['decision']} attempt {plain(spec['attempt'])}{step} of {plain(spec['canary'])}{what}"
+    return f"{spec['decision']} attempt {plain(spec['attempt'])}{step} of {plain(spec['canary'])}{past}{what}"
 
 
 def confirm(question: str) -> bool:

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from controller.cli.decisions import confirm
-from controller.cli.kubectl import API, Cluster, Denied, Failure, Missing, Object, Stale, path_of
+from controller.cli.kubectl import API, Cluster, Denied, Failure, Missing, Object, Stale, UnknownKind, path_of
 from controller.cli.screen import Screen
-from controller.cli.text import plain
+from controller.cli.text import is_compared_with_fresh, plain
+from controller.model.template import plain_template
 from controller.routers.split import Names, render_disowning, render_removal
-from controller.workloads.parse import EPOCH, annotations_of, plain_template
+from controller.workloads.parse import EPOCH, annotations_of
 from controller.workloads.render import forget_ops, release_ops, restore_ops, unannotate_ops, unchanged_ops, unpin_ops
 from controller.workloads.services import Selecting, pin_of
 
@@ -30,6 +31,8 @@ MANAGER = "serin"
 """our field manager, whose entries are taken out again"""
 PATIENCE = 60.0
 """seconds to wait for the gateway, or for pods to end"""
+TELL = 5.0
+"""seconds between two words about what is waited for"""
 BAD = frozenset({"RolledBack", "Aborted", "Rejected"})
 
 
@@ -53,7 +56,10 @@ class Facts:
     @property
     def names(self) -> Names:
         service = self.canary["spec"]["traffic"]["service"]
-        return Names(str(service["name"]), int(service["port"]), f"{self.name}-canary")
+        # Only its part in the route is taken out here: its objects are the Canary's and go with it.
+        baseline = f"{self.name}-baseline" if is_compared_with_fresh(self.canary) else ""
+        namespace = str(self.canary["metadata"].get("namespace", ""))
+        return Names(str(service["name"]), int(service["port"]), f"{self.name}-canary", baseline, namespace)
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,8 @@ class Act:
     kind: str = ""
     name: str = ""
     ops: tuple[Op, ...] = ()
+    left: str = ""
+    """what is waited for, as far as it has come"""
 
 
 def run(options: argparse.Namespace, cluster: Cluster, screen: Screen) -> int:
@@ -95,14 +103,17 @@ def carry_out(
 
     Raises: Failure: an act was refused, or what it waits for did not come.
     """
-    said, waited = "", 0.0
+    said, waited, told = "", 0.0, 0.0
     while (facts := look()) is not None:
         act = next(iter(plan(facts)), None)
         if act is None:
             return
         if act.say != said:
-            say(act.say)
-            said, waited = act.say, 0.0
+            say(act.say if act.kind else f"{act.say} ({PATIENCE:.0f}s at most): {act.left}")
+            said, waited, told = act.say, 0.0, 0.0
+        elif waited < PATIENCE and waited - told >= TELL:
+            say(f"  {waited:.0f}s: {act.left or act.say}")
+            told = waited
         elif waited >= PATIENCE:
             raise Failure(f"not done after {PATIENCE:.0f}s: {act.say}; run detach again, it goes on from here")
         if act.kind:
@@ -160,18 +171,30 @@ def _canary_acts(facts: Facts, *, is_moved: bool) -> list[Act]:
     acts = []
     there = facts.trial is not None or facts.trial_service is not None
     if there and facts.route is not None and (is_moved or not is_programmed(facts.route)):
-        acts.append(Act("wait until every gateway has taken the route over"))
+        acts.append(Act("wait until every gateway has taken the route over", left=_gateways_left(facts.route)))
     if facts.trial is not None:
         acts.append(Act(f"delete Deployment {facts.names.canary}", "deployments.apps", facts.names.canary))
     if facts.trial_service is not None:
         acts.append(Act(f"delete Service {facts.names.canary}", "services", facts.names.canary))
     if facts.pods or facts.trial is not None:
-        acts.append(Act("wait until the canary's pods have ended"))
+        names = [plain(pod["metadata"].get("name", "")) for pod in facts.pods]
+        left = (
+            f"{len(names)} left: {', '.join(names[:3])}{', ...' if names[3:] else ''}"
+            if names
+            else "none seen any more"
+        )
+        acts.append(Act("wait until the canary's pods have ended", left=left))
     return acts
 
 
 def is_programmed(route: Object) -> bool:
     """Every gateway the route is attached to reports its present generation."""
+    parents, accepted = _gateways(route)
+    return parents > 0 and accepted >= parents
+
+
+def _gateways(route: Object) -> tuple[int, int]:
+    """How many there are, and how many of them report the route's present generation."""
     parents = (route.get("status") or {}).get("parents") or []
     generation = route["metadata"].get("generation", 0)
     accepted = [
@@ -180,7 +203,12 @@ def is_programmed(route: Object) -> bool:
         for one in parent.get("conditions") or []
         if one.get("type") == "Accepted" and one.get("observedGeneration", 0) >= generation
     ]
-    return bool(parents) and len(accepted) >= len(parents)
+    return len(parents), len(accepted)
+
+
+def _gateways_left(route: Object) -> str:
+    parents, accepted = _gateways(route)
+    return f"{accepted} of {parents} report it" if parents else "no gateway has reported anything of this route yet"
 
 
 def _target_acts(facts: Facts) -> list[Act]:
@@ -226,6 +254,8 @@ def read_facts(cluster: Cluster, namespace: str, name: str) -> Facts | None:
     """Everything there is, read live; None when the Canary is gone. Raises: Failure for what cannot be read."""
     try:
         canary = cluster.read(path_of(API, namespace, "canaries", name))
+    except UnknownKind:
+        raise
     except Missing:
         return None
     spec, trial = canary["spec"], f"{name}-canary"

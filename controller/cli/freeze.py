@@ -8,13 +8,12 @@ from __future__ import annotations
 import argparse
 import time
 
-from controller.cli.kubectl import API, Cluster, Denied, Failure, Missing, Object, path_of
+from controller.cli.decisions import PATIENCE
+from controller.cli.kubectl import API, Cluster, Denied, Failure, Missing, Object, path_of, read_named
 from controller.cli.screen import Screen
-from controller.cli.text import plain
+from controller.cli.text import plain, shown_name
 
 OWNERS = 2
-PATIENCE = 5.0
-"""seconds to wait for the controller to take a Freeze off"""
 DOES = {
     "Hold": "no weight rises; analysis and rollback go on",
     "RollBack": "what is under way goes back to stable now, and nothing begins",
@@ -65,17 +64,14 @@ def selected(spec: Object) -> str:
     if spec.get("origin"):
         words.append(f"changes of origin {plain(spec['origin'])} or worse, and of unknown origin")
     if spec.get("tools"):
-        words.append(f"changes by {' or '.join(map(plain, spec['tools']))}, and by tools nobody proved")
+        words.append(f"changes by {' or '.join(map(shown_name, spec['tools']))}, and by tools nobody proved")
     return ", ".join(words)
 
 
 def run_thaw(options: argparse.Namespace, cluster: Cluster, screen: Screen) -> int:
     """Say that a Freeze may go; the second owner's word takes it off."""
     path = path_of(API, "", "freezes", options.name)
-    try:
-        freeze = cluster.read(path)
-    except Missing:
-        raise Missing(f'no Freeze "{options.name}": see `kubectl get freezes`') from None
+    freeze = read_named(cluster, path, Missing(f'no Freeze "{options.name}": see `kubectl get freezes`'))
     by, groups = cluster.whoami()
     wanted = render_thaw(freeze, options, by, groups)
     decisions = path_of(API, options.serin_namespace, "decisions")
@@ -83,10 +79,14 @@ def run_thaw(options: argparse.Namespace, cluster: Cluster, screen: Screen) -> i
         made = cluster.create(decisions, wanted)
     except Denied as denied:
         raise Denied(f"{denied}\nask for the verb `thaw` on freezes/{options.name} (role canary-owner)") from denied
-    screen.say(f"decision.serin.dev/{plain(made['metadata']['name'])} written: {plain(by)} thaws {plain(options.name)}")
+    screen.say(
+        f"decision.serin.dev/{plain(made['metadata']['name'])} written: {shown_name(by)} thaws {plain(options.name)}"
+    )
     others = said_by(cluster, decisions, str(freeze["metadata"]["uid"])) - {by}
     if others and _is_gone(cluster, path, str(freeze["metadata"]["uid"])):
-        screen.say(f"thawed by {plain(by)} and {', '.join(sorted(map(plain, others)))}: releases go on", "green")
+        screen.say(
+            f"thawed by {shown_name(by)} and {', '.join(sorted(map(shown_name, others)))}: releases go on", "green"
+        )
         return 0
     have = len(others | {by})
     left = "one more owner has to say so" if have < OWNERS else "the controller has not taken it off yet"

@@ -15,6 +15,7 @@ from pathlib import Path
 from controller.authorship.commits import Commit
 from controller.authorship.notes import LONGEST_NOTE
 from controller.cli.kubectl import Failure
+from controller.cli.text import plain
 
 NOTES = "refs/notes/ai"
 TRACES = ".agent-trace"
@@ -28,7 +29,12 @@ _SAFE = (
 
 def read_commits(repo: Path, revisions: str) -> list[Commit]:
     """Commits of a range as git understands it, newest first. Raises: Failure."""
-    raw = _git(repo, "log", "-z", f"--format={'%x00'.join(_FIELDS)}", "--end-of-options", revisions, "--")
+    try:
+        raw = _git(repo, "log", "-z", f"--format={'%x00'.join(_FIELDS)}", "--end-of-options", revisions, "--")
+    except Failure as failure:
+        # git says that the revision is bad; most often the clone is too small, and a branch has no commit yet.
+        fetch = ": is it written as `git log` takes it, and fetched? A clone of depth 1 has one commit, a new one none"
+        raise Failure(f"{failure}{fetch if 'bad revision' in str(failure) else ''}") from failure
     parts = raw.decode("utf-8", "replace").split("\0")
     parts = parts[:-1] if parts and not parts[-1] else parts
     width = len(_FIELDS)
@@ -52,8 +58,12 @@ def is_shallow(repo: Path) -> bool:
 
 
 def resolve(repo: Path, revision: str) -> str:
-    """The full id of one commit."""
-    return _git(repo, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}").decode().strip()
+    """The full id of one commit. Raises: Failure."""
+    try:
+        found = _git(repo, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
+    except Failure as failure:
+        raise Failure(f"{plain(revision)!r} is not one commit: write the range as A..B, or B alone") from failure
+    return found.decode().strip()
 
 
 def remote_url(repo: Path) -> str:

@@ -19,6 +19,10 @@ Object = dict[str, Any]
 
 API = "/apis/serin.dev/v1alpha1"
 _SERVER_SAYS = re.compile(r"Error from server \((\w+)\): ")
+_UNREACHABLE = re.compile(r"The connection to the server|Unable to connect to the server|dial tcp |Client\.Timeout")
+"""kubectl's own words where no answer came"""
+_OF_KUBECTL = re.compile(r"Warning:|[IWEF]\d{4} \d\d:")
+"""begins lines that are about kubectl's work and not about what was asked"""
 _TEST_FAILED = re.compile(r"rejected our request due to an error in our request|testing (value|path) .* failed")
 _POLICY_SAYS = re.compile(r".*ValidatingAdmissionPolicy '[^']*' with binding '[^']*' denied request: ", re.DOTALL)
 
@@ -29,6 +33,14 @@ class Failure(Exception):
 
 class Missing(Failure):
     """The object does not exist."""
+
+
+class UnknownKind(Missing):
+    """The API server has no such kind, so nothing is known of the object."""
+
+
+class Unreachable(Failure):
+    """Nobody answered: that says nothing of objects or rights, and the next question would fare no better."""
 
 
 class Denied(Failure):
@@ -46,7 +58,7 @@ class Cluster(Protocol):
         """One object or list. Raises: Missing, Denied, Failure."""
 
     def read_all(self, *paths: str) -> list[Object | Failure]:
-        """Several at once, in order; a failure stands in its place."""
+        """Several at once, in order; a failure stands in its place. Raises: Unreachable, once for all of them."""
 
     def create(self, path: str, body: Object) -> Object:
         """The object as it was stored. Raises: Denied, Failure with the server's reason."""
@@ -88,6 +100,9 @@ class Kubectl:
                 answers.append(self._finish(process))
             except Failure as failure:
                 answers.append(failure)
+        for answer in answers:
+            if isinstance(answer, Unreachable):
+                raise answer
         return answers
 
     def create(self, path: str, body: Object) -> Object:
@@ -179,18 +194,51 @@ def failure_from(complaint: str) -> Failure:
     >>> failure_from('Error from server (NotFound): canaries.serin.dev "cart" not found')
     Missing('canaries.serin.dev "cart" not found')
     """
-    text = "\n".join(line for line in complaint.strip().splitlines() if not line.startswith(("Warning:", "W", "I0")))
+    text = "\n".join(line for line in complaint.strip().splitlines() if not _OF_KUBECTL.match(line))
     text = text or complaint.strip() or "kubectl failed without a word"
     said = _SERVER_SAYS.search(text)
     reason = said.group(1) if said else ""
     text = text[said.end() :] if said else text.removeprefix("error: ")
     text = _POLICY_SAYS.sub("", text)
     if "could not find the requested resource" in text:
-        return Missing("the server does not know this kind: is Serin installed in this cluster?")
+        return UnknownKind(
+            "the API server does not know this kind: is Serin installed in this cluster, and is it the one you mean?"
+        )
+    if not said and _UNREACHABLE.search(text):
+        return Unreachable(f"the API server cannot be asked: {text}")
     if _TEST_FAILED.search(text):
         return Stale(text)
     kinds: dict[str, type[Failure]] = {"NotFound": Missing, "Forbidden": Denied, "Conflict": Stale}
     return kinds.get(reason, Failure)(text)
+
+
+def no_canary(namespace: str, name: str) -> Missing:
+    """What to say where there is no Canary of that name."""
+    return Missing(f'no Canary "{name}" in namespace "{namespace}": see `kubectl canary list -A`')
+
+
+def unread(what: str, failure: Failure) -> str:
+    """That it is not known, and whose business that is.
+
+    >>> unread("freezes", Denied("no")), unread("freezes", Failure("too many requests"))
+    ('freezes may not be read by you', 'freezes could not be read')
+    """
+    return f"{what} {'may not be read by you' if isinstance(failure, Denied) else 'could not be read'}"
+
+
+def read_canary(cluster: Cluster, namespace: str, name: str) -> Object:
+    """One Canary. Raises: Missing with where to look, Denied, Failure."""
+    return read_named(cluster, path_of(API, namespace, "canaries", name), no_canary(namespace, name))
+
+
+def read_named(cluster: Cluster, path: str, missing: Failure) -> Object:
+    """One object that a person named. Raises: `missing` where there is none of that name; UnknownKind, Failure."""
+    try:
+        return cluster.read(path)
+    except UnknownKind:
+        raise
+    except Missing:
+        raise missing from None
 
 
 def path_of(api: str, namespace: str, plural: str, name: str = "", **query: str) -> str:

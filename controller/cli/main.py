@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import re
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from typing import NoReturn
 
+from controller.cli.jsonpath import parse_template
 from controller.cli.kubectl import Cluster, Failure, from_environment
 from controller.cli.screen import Screen
+from controller.cli.text import JSONPATH
 
 ABOUT = """\
 Look at canary rollouts and steer them. Every command that changes a rollout writes a Decision with your name and
@@ -34,6 +38,10 @@ exit codes:
   4  waiting for a person, a freeze or the kill switch (with --fail-on-wait)
   5  superseded: the attempt that --attempt names is not the present one
   6  the controller was not seen for more than 60 seconds
+
+examples:
+  kubectl canary status checkout -w --timeout 30m      follow it, and give up after half an hour
+  kubectl canary status checkout -o jsonpath='{.phase} {.attempt.id}'     for scripts; the names of -o json
 
 Only `get` rights are needed; what may not be read is left out.
 """
@@ -77,8 +85,8 @@ DECISIONS = {
     ),
     "abort": (
         "all traffic to stable, now",
-        "Takes all traffic back to the stable revision and ends the attempt. Works in every phase, wins over every "
-        "other decision and is never asked about twice.",
+        "Takes all traffic back to the stable revision and ends the attempt. Works until the rollout has ended, wins "
+        "over every other decision and is never asked about twice.",
     ),
     "promote": (
         "skip the bakes and steps that are left",
@@ -103,6 +111,21 @@ DECISIONS = {
         "before the present attempt. A failing verdict still rolls back. Needs the verb breakglass, which no role has "
         "by default but canary-breakglass; the release record keeps that the glass was broken, by whom and why.",
     ),
+    "override": (
+        "let this attempt pass one freeze, for a while and on the record",
+        "For the one release that must go out during a freeze: until it expires, the Freeze that --freeze names does "
+        "not hold\nthe present attempt. Approvals, policies and every other Freeze do, and what the Freeze takes back "
+        "stays taken back.\nYou must not be the author of the change. Needs the verb override, which no role has by "
+        "default but canary-breakglass.",
+    ),
+}
+
+FOR_GOOD = frozenset({"abort", "reject", "pause"})
+"""what keeps users off a revision does not expire; `resume` ends a pause"""
+LASTING = {
+    "approve": "how long it stands (default: as long as the attempt)",
+    "break-glass": "how long it stands: 4h at most, 1h by default",
+    "override": "how long it stands: 4h at most, 1h by default",
 }
 
 
@@ -124,10 +147,18 @@ def main(words: Sequence[str] | None = None) -> int:
         screen.close()
 
 
+class _Parser(argparse.ArgumentParser):
+    """Ends with 1 where a command was typed wrong, as kubectl does: `status` says with 2 that a rollout went back."""
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(1, f"{self.prog}: error: {message}\n")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Every command and every option."""
     shared = _shared_options()
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="kubectl canary", description=ABOUT, epilog=AFTER, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -152,9 +183,11 @@ def build_parser() -> argparse.ArgumentParser:
         "status:run",
         STATUS_AFTER,
     )
-    status.add_argument("name", help="name of the Canary")
+    status.add_argument("name", type=_name, help="name of the Canary")
     status.add_argument("-w", "--watch", action="store_true", help="follow it until it has ended")
-    status.add_argument("-o", "--output", choices=["json", "yaml"], default="", help="for programs; names are stable")
+    status.add_argument(
+        "-o", "--output", type=_form, choices=FORMS, default="", help="for programs; names are stable", metavar=FORM
+    )
     status.add_argument("--timeout", type=_seconds, metavar="10m", help="with -w: give up after this long (exit 3)")
     status.add_argument("--fail-on-wait", action="store_true", help="exit 4 when somebody has to act")
     status.add_argument(
@@ -168,13 +201,15 @@ def build_parser() -> argparse.ArgumentParser:
         "the\ndifference went. Speaks of the present attempt, or of one that has passed: see `records`.",
         "explain:run",
     )
-    explain.add_argument("name", help="name of the Canary")
+    explain.add_argument("name", type=_name, help="name of the Canary")
     explain.add_argument("--attempt", default="", metavar="ID", help="an attempt that has passed")
     explain.add_argument("-o", "--output", choices=["json", "svg"], default="", help="json for programs, svg for pages")
 
     listing = add("list", "every Canary and where it is", "Rollouts under way come first.", "listing:run_list")
     listing.add_argument("-A", "--all-namespaces", action="store_true", help="of all namespaces")
-    listing.add_argument("-o", "--output", choices=["json", "yaml"], default="", help="for programs")
+    listing.add_argument(
+        "-o", "--output", type=_form, choices=FORMS, default="", help="for programs; names are stable", metavar=FORM
+    )
 
     records = add(
         "records",
@@ -199,24 +234,31 @@ def build_parser() -> argparse.ArgumentParser:
 
     for verb, (short, text) in DECISIONS.items():
         decision = add(verb, short, text, "decisions:run")
-        decision.add_argument("name", help="name of the Canary")
+        decision.add_argument("name", type=_name, help="name of the Canary")
         decision.add_argument("--reason", required=True, metavar="TEXT", help="why; the record keeps it")
         decision.add_argument("--attempt", default="", metavar="ID", help="refuse unless this is the present attempt")
         decision.add_argument("--yes", "-y", action="store_true", help="do not ask")
-        decision.add_argument(
-            "--for",
-            dest="lasting",
-            type=_seconds,
-            default=3600.0 if verb == "break-glass" else 0.0,
-            metavar="1h",
-            help="how long it stands: 4h at most, 1h by default" if verb == "break-glass" else "how long it stands",
-        )
+        if verb in FOR_GOOD:
+            decision.set_defaults(lasting=0.0)
+        else:
+            decision.add_argument(
+                "--for",
+                dest="lasting",
+                type=_seconds,
+                default=3600.0 if verb in {"break-glass", "override"} else 0.0,
+                metavar="1h",
+                help=LASTING.get(verb, "it is not taken any more after this long"),
+            )
         if verb == "approve":
             decision.add_argument(
                 "--step", type=int, metavar="N", help="the gate, counted from 1 (default: the next one)"
             )
         else:
             decision.set_defaults(step=None)
+        if verb == "override":
+            decision.add_argument("--freeze", type=_name, required=True, metavar="NAME", help="which one it may pass")
+        else:
+            decision.set_defaults(freeze="")
         decision.set_defaults(permits="")
 
     permit = add(
@@ -227,11 +269,11 @@ def build_parser() -> argparse.ArgumentParser:
         "at most.",
         "decisions:run",
     )
-    permit.add_argument("name", help="name of the Canary")
+    permit.add_argument("name", type=_name, help="name of the Canary")
     permit.add_argument("permits", metavar="KIND/NAME", help="such as Deployment/checkout or ConfigMap/settings")
     permit.add_argument("--reason", required=True, metavar="TEXT", help="why; the Canary keeps it")
     permit.add_argument("--for", dest="lasting", type=_seconds, default=900.0, metavar="15m", help="how long it stands")
-    permit.set_defaults(step=None, attempt="", yes=True)
+    permit.set_defaults(step=None, attempt="", yes=True, freeze="")
 
     plan = add(
         "plan",
@@ -242,7 +284,7 @@ def build_parser() -> argparse.ArgumentParser:
         "plan:run",
         PLAN_AFTER,
     )
-    plan.add_argument("name", nargs="?", default="", help="name of the Canary (default: the one the file is about)")
+    plan.add_argument("name", nargs="?", type=_name, help="name of the Canary (default: the one the file is about)")
     plan.add_argument(
         "-f", "--file", default="", help="a file with the Deployment as it would be; - for standard input"
     )
@@ -253,7 +295,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="the plan as if a signed statement named this origin",
     )
     plan.add_argument(
-        "--rate", type=float, default=0.0, metavar="N", help="requests a second: what could the judge see?"
+        "--rate", type=_rate, default=0.0, metavar="N", help="requests a second: what could the judge see?"
     )
     plan.add_argument("-o", "--output", choices=["json", "yaml"], default="", help="for programs; names are stable")
 
@@ -261,10 +303,10 @@ def build_parser() -> argparse.ArgumentParser:
         "freeze",
         "the kill switch: stop releases now",
         "Engages a Freeze without an end, for the whole cluster or with -n for one namespace. It holds or rolls back\n"
-        "every rollout it selects within two seconds, and stays until two owners thaw it.",
+        "every rollout it selects within seconds, and stays until two owners thaw it.",
         "freeze:run_freeze",
     )
-    freeze.add_argument("name", nargs="?", default="", help="name of the Freeze (default: stop-...)")
+    freeze.add_argument("name", nargs="?", type=_name, help="name of the Freeze (default: stop-...)")
     freeze.add_argument("--reason", required=True, metavar="TEXT", help="why; every rollout it stops says so")
     freeze.add_argument(
         "--on-start",
@@ -283,8 +325,18 @@ def build_parser() -> argparse.ArgumentParser:
         "Writes your word, a Decision, about one Freeze. The controller takes it off once two owners have said so.",
         "freeze:run_thaw",
     )
-    thaw.add_argument("name", help="name of the Freeze")
+    thaw.add_argument("name", type=_name, help="name of the Freeze")
     thaw.add_argument("--reason", required=True, metavar="TEXT", help="why it may go")
+
+    audit = add(
+        "audit",
+        "who may let a revision through, and who could get around what asks for people",
+        "Reads roles and bindings: who may approve, break the glass, thaw, write policies, act as somebody else or\n"
+        "take admission policies away; and policies and freezes that select nothing or can never be met. Ends with 1\n"
+        "where a machine or everybody holds some of it, or a rule comes to nothing.",
+        "audit:run",
+    )
+    audit.add_argument("-o", "--output", choices=["json", "yaml"], default="", help="for programs; names are stable")
 
     detach = add(
         "detach",
@@ -294,7 +346,7 @@ def build_parser() -> argparse.ArgumentParser:
         "plan first; running it again goes on where it was.",
         "detach:run",
     )
-    detach.add_argument("name", help="name of the Canary")
+    detach.add_argument("name", type=_name, help="name of the Canary")
     detach.add_argument("--yes", "-y", action="store_true", help="do not ask")
 
     replay = add(
@@ -305,12 +357,13 @@ def build_parser() -> argparse.ArgumentParser:
         "Reads the Prometheus of the Canary's MetricsSource, from where you are.",
         "replay:run",
     )
-    replay.add_argument("name", help="name of the Canary")
+    replay.add_argument("name", type=_name, help="name of the Canary")
     replay.add_argument("--since", type=_seconds, default=86400.0, metavar="24h", help="how far back (default 24h)")
     replay.add_argument("--prometheus", default="", metavar="URL", help="another address of it, such as a port-forward")
     replay.add_argument("-o", "--output", choices=["json", "yaml"], default="", help="for programs")
 
     check = add("check", "validate a Canary file offline and print its plan", "No cluster is asked.", "check:run")
+    check.add_argument("-f", action="store_true", help="as of kubectl apply; may be left out")
     check.add_argument("file", help="a YAML or JSON file with one or more objects; - for standard input")
 
     origin = add(
@@ -340,8 +393,16 @@ def build_parser() -> argparse.ArgumentParser:
     attest.add_argument("--degree", choices=["assisted", "generated", "autonomous"], default="")
     attest.add_argument("--tool", action="append", default=[], metavar="NAME[=MODEL]", help="a tool used; repeatable")
     attest.add_argument("--prompter", action="append", default=[], metavar="ID", help="who prompted it; repeatable")
-    attest.add_argument("--accountable", default="", metavar="ID", help="who answers for the change")
+    attest.add_argument("--accountable", metavar="ID", help="who answers for the change")
     attest.add_argument("--reversible", choices=["yes", "no"], help="whether it can be taken back by rolling back")
+    attest.add_argument(
+        "--class",
+        dest="classes",
+        action="append",
+        default=[],
+        choices=["config", "resources", "auth", "schema", "infra", "destructive"],
+        help="what is released with the image and was written by the same, such as its settings; repeatable",
+    )
     attest.add_argument("--human-modifications", default="", metavar="TEXT", help="what people changed of an AI's work")
     attest.add_argument(
         "--prompt-file", default="", metavar="FILE", help="its digest goes into the statement, not its text"
@@ -377,11 +438,11 @@ def _add_range(command: argparse.ArgumentParser, *, flag: bool = False) -> None:
     command.add_argument("--branch", default="", metavar="NAME", help="its branch")
 
 
-def _shared_options() -> argparse.ArgumentParser:
-    shared = argparse.ArgumentParser(add_help=False)
+def _shared_options() -> _Parser:
+    shared = _Parser(add_help=False)
     shared.add_argument("-n", "--namespace", default="", help="default: the namespace of the context")
     shared.add_argument("--context", default="", help="kubectl's context")
-    shared.add_argument("--kubeconfig", default="", help="kubectl's configuration file")
+    shared.add_argument("--kubeconfig", default="", metavar="FILE", help="kubectl's configuration file")
     shared.add_argument("--as", dest="as_user", default="", metavar="USER", help="act as this user")
     shared.add_argument("--no-color", action="store_true", help="no colour; NO_COLOR does the same")
     shared.add_argument(
@@ -401,11 +462,36 @@ def _lazily(where: str) -> Callable[[argparse.Namespace, Cluster, Screen], int]:
         try:
             command = getattr(import_module(f"controller.cli.{module}"), function)
         except ModuleNotFoundError as missing:
-            words = f"kubectl canary {options.command} needs the Python package {missing.name}: pipx install serin"
+            words = (
+                f"kubectl canary {options.command} needs the Python package {missing.name}, which is not in this file: "
+                "pipx install . in a checkout of Serin, or pipx install serin-VERSION-py3-none-any.whl"
+            )
             raise Failure(words) from missing
         return int(command(options, cluster, screen))
 
     return run
+
+
+class _Forms(tuple[str, ...]):
+    """Choices of which one goes on with a template."""
+
+    def __contains__(self, form: object) -> bool:
+        return isinstance(form, str) and (form.startswith(JSONPATH) or form in iter(self))
+
+
+FORMS = _Forms(("json", "yaml", JSONPATH))
+FORM = "json|yaml|jsonpath='{.phase}'"
+LONGEST = 366 * 86400
+"""seconds"""
+
+
+def _form(text: str) -> str:
+    if text.startswith(JSONPATH):
+        try:
+            parse_template(text.removeprefix(JSONPATH))
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+    return text
 
 
 def _flags(options: argparse.Namespace) -> tuple[str, ...]:
@@ -419,7 +505,26 @@ def _seconds(text: str) -> float:
     if not text or not found:
         raise argparse.ArgumentTypeError(f"{text!r} is not a duration: write for example 90s, 10m or 1h")
     hours, minutes, seconds = (int(part or 0) for part in found.groups())
-    return float(3600 * hours + 60 * minutes + seconds)
+    if (whole := 3600 * hours + 60 * minutes + seconds) > LONGEST:
+        raise argparse.ArgumentTypeError(f"{text!r} is longer than a year")
+    return float(whole)
+
+
+def _name(text: str) -> str:
+    """An empty one, as of a variable that is not set, or a path would be the address of something else."""
+    if len(text) > 253 or not re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no name: write one as `kubectl canary list` shows it")
+    return text
+
+
+def _rate(text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = math.nan
+    if not 0 <= rate < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of requests a second: write for example 200")
+    return rate
 
 
 if __name__ == "__main__":

@@ -11,10 +11,11 @@ from typing import Any
 
 from controller.authorship.commits import Classified, Range, classify, combine
 from controller.authorship.marks import Kind, Mark, marks_of
+from controller.cli.files import read_bytes
 from controller.cli.git import is_shallow, read_commits
 from controller.cli.kubectl import Cluster
 from controller.cli.screen import Screen
-from controller.cli.text import plain
+from controller.cli.text import plain, shown_name
 from controller.model.origin import Origin
 
 SHOWN = 200
@@ -53,7 +54,8 @@ def declared_marks(options: argparse.Namespace) -> list[Mark]:
         *(("pr_label", one) for one in options.pr_label),
     ]
     if options.pr_body:
-        text = Path(options.pr_body).read_text(encoding="utf-8", errors="replace")
+        # Whatever else is in it, the lines that can be read may say something.
+        text = read_bytes(options.pr_body, "--pr-body").decode(errors="replace")
         said += [(field, line) for line in text.splitlines() for field in ("pr_body_line", "message_line", "trailer")]
     return [mark for field, text in said if text for mark in marks_of(field, text)]
 
@@ -67,7 +69,8 @@ def as_json(found: Range) -> dict[str, Any]:
             "degree": found.degree or "unknown",
             "tools": [plain(tool) for tool in found.tools],
             "authors": [plain(author) for author in found.authors],
-        },
+        }
+        | ({"evidence": [_as_json(mark) for mark in found.declared]} if found.declared else {}),
     }
 
 
@@ -79,10 +82,12 @@ def _commit(one: Classified) -> dict[str, Any]:
         "degree": one.degree or "unknown",
         "tool": plain(one.tool) or None,
         "model": plain(one.model) or None,
-        "evidence": [
-            {"pattern": mark.pattern, "field": mark.field, "text": plain(mark.text, SHOWN)} for mark in one.evidence
-        ],
+        "evidence": [_as_json(mark) for mark in one.evidence],
     } | lines
+
+
+def _as_json(mark: Mark) -> dict[str, str]:
+    return {"pattern": mark.pattern, "field": mark.field, "text": plain(mark.text, SHOWN)}
 
 
 def render(found: Range) -> Iterator[tuple[str, str]]:
@@ -94,17 +99,23 @@ def render(found: Range) -> Iterator[tuple[str, str]]:
         if number:
             yield f"  {origin:<10} {number}", ""
     if found.tools:
-        yield f"  tools      {', '.join(map(plain, found.tools))}", ""
+        yield f"  tools      {', '.join(map(shown_name, found.tools))}", ""
     if found.authors:
-        yield f"  authors    {plain(', '.join(found.authors), SHOWN)}", ""
+        yield f"  authors    {plain(', '.join(map(shown_name, found.authors)), SHOWN)}", ""
+    if found.declared:
+        yield "  beside the commits, of the pull request", ""
+        yield from map(_line, found.declared)
     for one in found.commits:
         if not one.evidence:
             continue
         what = " ".join(part for part in (plain(one.tool), f"({plain(one.model)})" if one.model else "") if part)
         yield f"{one.sha[:12]} {one.origin}, {_degree(one.degree)}{f': {what}' if what else ''}", ""
-        for mark in one.evidence:
-            note = "" if mark.kind is Kind.AI else f" [{mark.kind}]"
-            yield f"    {mark.pattern} {mark.field}{note}: {plain(mark.text, SHOWN)}", "dim"
+        yield from map(_line, one.evidence)
+
+
+def _line(mark: Mark) -> tuple[str, str]:
+    note = "" if mark.kind is Kind.AI else f" [{mark.kind}]"
+    return f"    {mark.pattern} {mark.field}{note}: {plain(mark.text, SHOWN)}", "dim"
 
 
 def _degree(degree: str) -> str:

@@ -10,8 +10,8 @@ import argparse
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
+from controller.cli.files import read_text
 from controller.cli.kubectl import API, Cluster, Failure, Object, path_of
 from controller.cli.screen import Screen
 from controller.cli.text import parse_time, plain, render_document, render_table
@@ -83,7 +83,7 @@ class Chain:
 
 
 def _verify(options: argparse.Namespace, cluster: Cluster, screen: Screen, namespace: str, name: str) -> int:
-    kept = [one for path in options.file for one in read_export(Path(path))]
+    kept = [one for path in options.file for one in read_export(path)]
     records, canaries = cluster.read_all(path_of(API, namespace, "releaserecords"), path_of(API, namespace, "canaries"))
     if isinstance(records, Failure):
         raise records
@@ -107,25 +107,21 @@ def _verify(options: argparse.Namespace, cluster: Cluster, screen: Screen, names
     return 1 if broken else 0
 
 
-def read_export(path: Path) -> list[Object]:
+def read_export(file: str) -> list[Object]:
     """Records of an export.
 
     Raises: Failure: it cannot be read, or a line of it is no record.
     """
-    try:
-        lines = path.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise Failure(f"--file {path}: {error}") from error
     found = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(read_text(file, "--file").splitlines(), start=1):
         try:
             one = json.loads(line) if line.strip() else None
         except (ValueError, RecursionError) as error:
-            raise Failure(f"--file {path}: line {number} is not JSON: {error}") from error
+            raise Failure(f"--file {plain(file)}: line {number} is not JSON: {error}") from error
         if one is None:
             continue
         if not isinstance(one, dict) or not isinstance(one.get("spec"), dict) or not _named(one):
-            raise Failure(f"--file {path}: line {number} is no release record: write what records export prints")
+            raise Failure(f"--file {plain(file)}: line {number} is no release record: write what records export prints")
         found.append(one)
     return found
 

@@ -11,16 +11,16 @@ import argparse
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from http.client import HTTPException
 from urllib.error import URLError
 from urllib.parse import urlencode
 from urllib.request import Request, urlopen
 
 import msgspec
-import numpy as np
 from pydantic import ValidationError
 
-from controller.analysis.evidence import Floats
-from controller.analysis.play import Plan, PlannedMetric, Step
+from controller.analysis.lines import Plan, PlannedMetric, Step
+from controller.analysis.past import Pod, tabulate, warm_up
 from controller.analysis.replay import Report, replay
 from controller.cli.kubectl import API, Cluster, Failure, path_of
 from controller.cli.screen import Screen
@@ -52,7 +52,8 @@ def run(options: argparse.Namespace, cluster: Cluster, screen: Screen) -> int:
     until = datetime.now(UTC).timestamp()
     series = read_series(options.prometheus or source.url, selectors, until - options.since, until)
     step = source.scrape_interval.total_seconds()
-    requests, errors = tabulate(series, selectors, template.pod_label or "pod", until - options.since, until, step)
+    pods = by_pod(series, selectors, template.pod_label or "pod")
+    requests, errors = tabulate(pods, since=until - options.since, until=until, step=step)
     try:
         report = replay(requests, errors, plan=plan_of(spec, step), step=step)
     except ValueError as error:
@@ -60,10 +61,12 @@ def run(options: argparse.Namespace, cluster: Cluster, screen: Screen) -> int:
             f"{error}. Read were {len(series)} series of the template pods of MetricsSource {spec.analysis.source}: "
             "do the pods export them, and does Prometheus keep them that long?"
         ) from error
+    began = warm_up(pods, since=until - options.since, until=until, step=step)
     if options.output:
-        screen.say(render_document(msgspec.to_builtins(report), options.output))
+        document = msgspec.to_builtins(report) | {"warmup": msgspec.to_builtins(began)}
+        screen.say(render_document(document, options.output))
     else:
-        for line in render(report):
+        for line in (*render(report), began.message):
             screen.say(line)
     return 0 if report.proposed else 1
 
@@ -109,7 +112,7 @@ def _ask(url: str, query: Mapping[str, str], since: float, until: float) -> Sequ
             text = response.read(LARGEST)
         body = json.loads(text)
         return parse_matrix(body["data"]["result"], since=since, until=until).series
-    except (URLError, TimeoutError, OSError) as error:
+    except (URLError, HTTPException, TimeoutError, OSError) as error:
         raise Failure(
             f"{plain(url)} did not answer: {plain(error)}. From outside the cluster: kubectl port-forward to your "
             "Prometheus, then --prometheus http://localhost:9090"
@@ -118,42 +121,18 @@ def _ask(url: str, query: Mapping[str, str], since: float, until: float) -> Sequ
         raise Failure(f"{plain(url)} did not answer as a Prometheus does") from error
 
 
-def tabulate(
-    series: Sequence[Series], selectors: ArmSelectors, pod_label: str, since: float, until: float, step: float
-) -> tuple[Floats, Floats]:
-    """Increases of requests and of failed ones, by scrape and pod. Shapes (scrapes, pods).
-
-    Counters that fall were reset. The first value of a series counts only where its pod was seen before, because
-    what it holds was counted before anybody looked.
-    """
-    pods = sorted({one.labels.get(pod_label, "") for one in series} - {""})
-    column = {pod: number for number, pod in enumerate(pods)}
-    shape = (max(int((until - since) / step), 1), len(pods))
-    requests, errors = np.zeros(shape), np.zeros(shape)
-    begun: dict[str, float] = {}
-    for one in series:
-        if one.samples:
-            pod = one.labels.get(pod_label, "")
-            begun[pod] = min(begun.get(pod, until), one.samples[0][0])
+def by_pod(series: Sequence[Series], selectors: ArmSelectors, pod_label: str) -> dict[str, Pod]:
+    """The counters of each pod that has a name."""
+    pods: dict[str, Pod] = {}
     for one in series:
         pod = one.labels.get(pod_label, "")
-        if pod not in column:
+        if not pod:
             continue
-        into = [
-            table
-            for table, selector in ((requests, selectors.requests), (errors, selectors.bad))
-            if selector is not None and selector.matches(one.labels)
-        ]
-        last: float | None = None
-        for at, value in one.samples:
-            if last is None:
-                grown = value if at > begun[pod] + step else 0.0
-            else:
-                grown = value - last if value >= last else value
-            last = value
-            for table in into:
-                table[min(max(int((at - since) / step), 0), shape[0] - 1), column[pod]] += grown
-    return requests, np.minimum(errors, requests)
+        known = pods.get(pod, Pod(()))
+        requests = (one.samples,) if selectors.requests.matches(one.labels) else ()
+        bad = (one.samples,) if selectors.bad is not None and selectors.bad.matches(one.labels) else ()
+        pods[pod] = Pod((*known.requests, *requests), (*known.bad, *bad))
+    return pods
 
 
 def render(report: Report) -> list[str]:

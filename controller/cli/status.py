@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import queue
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -15,7 +16,18 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from controller.cli import view
-from controller.cli.kubectl import API, Cluster, Denied, Failure, Missing, Object, path_of
+from controller.cli.kubectl import (
+    API,
+    Cluster,
+    Denied,
+    Failure,
+    Missing,
+    Object,
+    UnknownKind,
+    Unreachable,
+    no_canary,
+    path_of,
+)
 from controller.cli.screen import Line, Screen
 from controller.cli.text import render_document, render_tree
 from controller.cli.view import Scene
@@ -71,12 +83,13 @@ def follow(
     tick = 1.0 if screen.is_terminal and not output else REFRESH
     shown = ""
     scene = look()
+    unanswered = False
     while True:
         code = code_of(scene)
         if screen.is_terminal and not output:
             screen.repaint(render(scene))
         elif (line := change_line(scene)) != shown:
-            screen.say(render_document(view.summarize(scene, code), "json") if output else stamped(scene))
+            screen.say(render_document(view.summarize(scene, code), output) if output else stamped(scene))
             shown = line
         if view.is_over(scene, code):
             return code
@@ -84,7 +97,14 @@ def follow(
         if left <= 0:
             return view.TIMEOUT
         if wait(left) or time.monotonic() - looked >= REFRESH:
-            scene, looked = look(), time.monotonic()
+            try:
+                scene, looked, unanswered = look(), time.monotonic(), False
+            except Unreachable as failure:
+                # An API server that restarts ends nobody's wait; one that stays away is a controller not seen.
+                if not (unanswered or screen.is_terminal):
+                    print(f"{datetime.now(UTC):%H:%M:%SZ} {failure}; asking again", file=sys.stderr)
+                unanswered, looked = True, time.monotonic() - REFRESH + POLL
+                scene = replace(scene, now=datetime.now(UTC), notes=(str(failure),))
         else:
             scene = replace(scene, now=datetime.now(UTC))
 
@@ -102,7 +122,18 @@ def change_line(scene: Scene) -> str:
     """What must differ for a new line in a log: not the clock, not the lease."""
     status, attempt = scene.status, scene.attempt
     facts = (scene.phase, scene.reason, status.get("weight"), attempt.get("id"), attempt.get("step"))
-    return repr((*facts, attempt.get("outcome"), bool(attempt.get("paused")), scene.is_current, scene.has_unseen_edit))
+    # Written again only when there are a quarter more requests.
+    certificate = status.get("message") if scene.reason == "NotCertified" else ""
+    return repr(
+        (
+            *facts,
+            certificate,
+            attempt.get("outcome"),
+            bool(attempt.get("paused")),
+            scene.is_current,
+            scene.has_unseen_edit,
+        )
+    )
 
 
 def stamped(scene: Scene) -> str:
@@ -115,8 +146,8 @@ def read_scene(cluster: Cluster, namespace: str, name: str, serin_namespace: str
     canary, lease = cluster.read_all(
         path_of(API, namespace, "canaries", name), path_of(LEASES, serin_namespace, "leases", LEASE)
     )
-    if isinstance(canary, Missing):
-        raise Missing(f'no Canary "{name}" in namespace "{namespace}": see `kubectl canary list -A`')
+    if isinstance(canary, Missing) and not isinstance(canary, UnknownKind):
+        raise no_canary(namespace, name)
     if isinstance(canary, Failure):
         raise canary
     spec = canary.get("spec", {})
@@ -138,6 +169,8 @@ def read_scene(cluster: Cluster, namespace: str, name: str, serin_namespace: str
         for what, answer in answers.items()
         if isinstance(answer, Failure) and not (what == "canary Deployment" and isinstance(answer, Missing))
     )
+    if isinstance(lease, Missing):
+        notes += (f"controller: no Lease {LEASE} in namespace {serin_namespace}: none has run there (SERIN_NAMESPACE)",)
     services = _found(answers["services"])
     scene = Scene(
         canary=canary,

@@ -7,14 +7,17 @@ recolour the terminal or turn the reading direction of a line that a person deci
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from controller.plain import plain
+from controller.cli.jsonpath import render_path
+from controller.plain import plain, shown_name
 
-__all__ = ["plain"]
+__all__ = ["plain", "shown_name"]
+
+JSONPATH = "jsonpath="
 
 _ASCII = {"├─ ": "|- ", "└─ ": "`- ", "│  ": "|  ", "…": "...", "–": "-", "·": "-"}
 
@@ -92,9 +95,11 @@ def render_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str
 
 
 def render_document(value: Any, form: str) -> str:
-    """`json`, or `yaml` that any parser reads: every string in double quotes."""
+    """`json`, `yaml` that any parser reads (every string in double quotes), or `jsonpath=TEMPLATE`."""
     if form == "json":
         return json.dumps(value, indent=2, ensure_ascii=True)
+    if form.startswith(JSONPATH):
+        return render_path(form.removeprefix(JSONPATH), value)
     return "\n".join(_yaml(value, 0))
 
 
@@ -122,3 +127,14 @@ def _key(key: str) -> str:
         if key.isidentifier() and key.lower() not in {"y", "n", "yes", "no", "on", "off", "true", "false", "null"}
         else json.dumps(key)
     )
+
+
+def is_compared_with_fresh(canary: Mapping[str, Any]) -> bool:
+    """Whether the spec, or the analysis that the attempt began with, asks for a fresh baseline.
+
+    >>> is_compared_with_fresh({"spec": {"analysis": {"baseline": {"fresh": True}}}})
+    True
+    """
+    begun = ((canary.get("status") or {}).get("attempt") or {}).get("analysis") or {}
+    asked = [one.get("baseline") or {} for one in ((canary.get("spec") or {}).get("analysis") or {}, begun)]
+    return any(bool(one.get("fresh")) for one in asked)

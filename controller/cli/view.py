@@ -13,17 +13,39 @@ from datetime import datetime
 from typing import Any
 
 from controller.cli.kubectl import Object
-from controller.cli.text import Node, parse_time, percent, plain, span
+from controller.cli.outlook import render_outlook, render_warnings
+from controller.cli.text import Node, is_compared_with_fresh, parse_time, percent, plain, shown_name, span
+from controller.model.template import template_hash
 
 UNSEEN_AFTER = 60.0
 """seconds without a renewed lease after which nobody can be said to be in charge"""
 ACTIVE = frozenset({"Preparing", "Progressing", "Retreated", "Releasing", "Finishing", "RollingBack"})
+AT_REST = frozenset({"Pending", "Idle", "RolledBack"})
 WAITS = frozenset({"AwaitingApproval", "Paused", "RetreatedTooOften", "TrafficLowered", "Frozen"})
 """reasons that only a person, a freeze or the kill switch ends"""
+RESUMED = frozenset(
+    {
+        "GaugeHigher",
+        "GaugeMissing",
+        "ObjectiveMissed",
+        "PinsReverted",
+        "RetreatedTooOften",
+        "RouteReverted",
+        "TrafficLowered",
+    }
+)
+"""reasons to hold that a Resume answers"""
 MOVING = frozenset({"", "Baking", "CanaryNotReady", "Draining", "Resting", "RouteNotProgrammed", "TrafficMoved"})
 """reasons of a rollout that is on its way"""
 LEFT = frozenset({"Superseded", "Withdrawn", "Deleted"})
 """outcomes in which a rollout never reached a verdict"""
+SAYS_NOTHING = LEFT | {
+    *("", "Idle", "Adopted", "ProvingHold", "UnjudgedRelease"),
+    *("Promoted", "RolledBack", "Aborted", "Rejected", "Unjudged"),
+}
+"""reasons at rest that are not about an edit which is held: the controller has not looked at it yet"""
+REFUSED = frozenset({"PolicyRefused", "NotPassedBefore", "EvidenceMissing"})
+"""reasons that policies give: no edit of the Canary ends them"""
 
 OK, ERROR, ROLLED_BACK, TIMEOUT, WAITING, SUPERSEDED, UNSEEN = range(7)
 """exit codes of `status`"""
@@ -87,9 +109,25 @@ class Scene:
     @property
     def has_unseen_edit(self) -> bool:
         """The API server holds an edit that no attempt has been begun for yet."""
-        held = bool(_part(self.target or {}, "spec").get("paused"))
+        wanted = _part(self.target or {}, "spec")
+        template = _part(wanted, "template")
+        held = bool(wanted.get("paused")) and template != _part(self.status, "stable").get("template")
+        if self.phase == "RolledBack":
+            return held and template_hash(template) != self.status.get("rejected")
+        return self.phase == "Idle" and held
+
+    @property
+    def is_edit_kept_waiting(self) -> bool:
+        """The controller has looked at the edit that is held, and says why no attempt begins."""
+        return self.has_unseen_edit and self.is_current and self.reason not in SAYS_NOTHING
+
+    @property
+    def was_put_back(self) -> bool:
+        """After a rollback nothing of the rejected revision is held: the workload has stable's template again."""
         template = _part(self.target or {}, "spec").get("template")
-        return self.phase == "Idle" and held and template != _part(self.status, "stable").get("template")
+        return (
+            self.phase == "RolledBack" and bool(template) and template == _part(self.status, "stable").get("template")
+        )
 
     @property
     def waits(self) -> bool:
@@ -109,7 +147,8 @@ def decide_exit(scene: Scene, *, attempt: str = "", fail_on_wait: bool = False) 
         return ERROR
     if attempt and _superseded(scene, attempt):
         return SUPERSEDED
-    if scene.phase in {"RolledBack", "RollingBack"}:
+    # Another edit than the rejected one waits for its own attempt; who asks for one attempt is told how that ended.
+    if scene.phase == "RollingBack" or (scene.phase == "RolledBack" and (attempt or not scene.has_unseen_edit)):
         return ROLLED_BACK
     if scene.controller_age is not None and scene.controller_age > UNSEEN_AFTER:
         return UNSEEN
@@ -146,12 +185,14 @@ def _verdict(scene: Scene) -> tuple[str, str]:
     if scene.is_refused:
         return "NOT ACCEPTED", "bold red"
     match scene.phase:
-        case "Idle" if scene.has_unseen_edit:
+        case "Idle" | "RolledBack" if scene.has_unseen_edit:
             return "HELD EDIT 0%", "bold yellow"
         case "Idle":
             return {"Promoted": "PROMOTED 100%", "Withdrawn": "WITHDRAWN", "": "STABLE"}.get(
                 outcome, f"STABLE (last rollout: {plain(outcome)})"
             ), "bold green"
+        case "Preparing" if scene.reason == "AwaitingApproval":
+            return f"WAITING {exposed}", "bold yellow"
         case "Preparing":
             return f"PREPARING {exposed}", "bold cyan"
         case "Progressing" if scene.attempt.get("paused"):
@@ -164,14 +205,25 @@ def _verdict(scene: Scene) -> tuple[str, str]:
             return f"GO {exposed}", "bold cyan"
         case "Retreated":
             return f"RETREATED {exposed}", "bold yellow"
-        case "Releasing" | "Finishing":
-            return f"RELEASING {weight}", "bold cyan"
+        case "Releasing":
+            return f"RELEASING {_rolled(scene)}".rstrip(), "bold cyan"
+        case "Finishing":
+            return "RELEASED 100%", "bold cyan"
         case "RollingBack":
             return f"ROLLING BACK {weight}", "bold red"
         case "RolledBack":
             return {"Aborted": "ABORTED 0%", "Rejected": "REJECTED 0%"}.get(outcome, "ROLLED BACK 0%"), "bold red"
-        case _:
+        case "Pending":
             return "PENDING", "bold yellow"
+        case unknown:
+            return f"{plain(unknown)} {exposed}", "bold yellow"
+
+
+def _rolled(scene: Scene) -> str:
+    """How far the Deployment has rolled; weights say nothing about it, for the canary's fall while it rolls."""
+    if scene.target is None:
+        return ""
+    return f"{_of_wanted(scene.target, 'updatedReplicas')} pods"
 
 
 def _holds(scene: Scene) -> bool:
@@ -182,12 +234,14 @@ def _holds(scene: Scene) -> bool:
 
 def _evidence(scene: Scene) -> Iterator[str]:
     """What was compared, or what stands in the way of comparing."""
-    if scene.phase in {"RollingBack", "RolledBack"}:
+    if scene.phase in {"RollingBack", "RolledBack"} and not (scene.has_unseen_edit or scene.is_refused):
         yield plain(scene.attempt.get("outcomeMessage") or scene.status.get("message") or scene.reason, 240)
         return
-    if scene.is_refused or scene.phase == "Pending" or not scene.is_current:
+    if scene.is_refused or scene.phase == "Pending" or not scene.is_current or scene.is_edit_kept_waiting:
         yield plain(_why(scene), 400)
         return
+    if scene.phase not in ACTIVE | AT_REST:
+        yield "a newer Serin than this plugin wrote that: upgrade the plugin; abort and detach work all the same"
     if scene.phase not in ACTIVE:
         return
     judged = _latest(scene.attempt)
@@ -246,15 +300,29 @@ def _points(fraction: float) -> str:
 def _next(scene: Scene) -> Iterator[str]:
     """What happens next, and when."""
     attempt, plan = scene.attempt, scene.attempt.get("plan") or []
-    if scene.phase == "Idle" and scene.has_unseen_edit:
-        yield "the API server holds an edit; the controller begins an attempt when it has seen it"
+    if scene.has_unseen_edit:
+        yield (
+            "the edit stays held until that has ended"
+            if scene.is_edit_kept_waiting
+            else "the API server holds an edit; the controller begins an attempt when it has seen it"
+        )
+        return
     if scene.phase == "Preparing":
-        yield f"next {percent(float(plan[0].get('weight', 0)))} when its pods are ready" if plan else ""
+        when = (
+            "when it is approved"
+            if scene.reason == "AwaitingApproval"
+            else _lets_on(scene) or "when its pods are ready"
+        )
+        yield f"next {percent(float(plan[0].get('weight', 0)))} {when}" if plan else ""
     if scene.phase == "Retreated":
-        yield "users are on stable; the weight comes back after a rest"
-    if scene.phase == "Releasing":
+        yield f"users are on stable; the weight comes back {_lets_on(scene) or 'after a rest'}"
+    if scene.phase == "Releasing" and scene.reason == "Frozen":
+        yield f"the roll stands where it is and goes on {_lets_on(scene)}"
+    elif scene.phase == "Releasing" and scene.reason != "ObjectiveMissed":
         yield "the Deployment rolls by its own strategy"
-    if scene.phase == "RolledBack":
+    if scene.was_put_back:
+        yield "stable's template was put back: apply a corrected revision"
+    elif scene.phase == "RolledBack":
         yield "the rejected revision stays held until it is edited or retried"
     if scene.phase != "Progressing" or not plan:
         return
@@ -264,10 +332,10 @@ def _next(scene: Scene) -> Iterator[str]:
     since = parse_time(attempt.get("bakingSince"))
     if scene.reason == "AwaitingApproval":
         yield f"{then} when step {index + 1} is approved"
-    elif attempt.get("paused"):
-        yield f"{then} after a resume"
     elif scene.reason == "TrafficLowered":
         yield f"{then} after a resume: somebody took traffic away"
+    elif when := _lets_on(scene):
+        yield f"{then} {when}"
     elif since is None:
         yield f"{then} {span(float(step.get('bake') or 0))} after its traffic has arrived"
     else:
@@ -275,10 +343,17 @@ def _next(scene: Scene) -> Iterator[str]:
         yield f"{then} in {span(left)}" if left > 0 else f"{then} as soon as the analysis agrees"
 
 
+def _lets_on(scene: Scene) -> str:
+    """When a rollout goes on that only a person or the end of a freeze lets on; empty where time does."""
+    if scene.reason == "Frozen":
+        return "when the freeze has ended"
+    return "after a resume" if scene.reason == "RetreatedTooOften" or scene.attempt.get("paused") else ""
+
+
 def _who(scene: Scene) -> Iterator[str]:
     """Who wrote the change, who is asked, who is in charge."""
     attempt = scene.attempt
-    if attempt and (scene.phase in ACTIVE or attempt.get("outcome")):
+    if attempt and (scene.phase in ACTIVE or attempt.get("outcome")) and not scene.has_unseen_edit:
         yield render_origin(
             str(attempt.get("origin") or "unknown"),
             str(attempt.get("trust") or "T0"),
@@ -286,18 +361,9 @@ def _who(scene: Scene) -> Iterator[str]:
         )
     gates = attempt.get("gates") or []
     if gates and scene.phase in ACTIVE:
-        approvals = {
-            (int(said.get("step") or 0), said.get("by"))
-            for said in scene.status.get("decisions") or []
-            if said.get("taken") and said.get("decision") == "Approve" and said.get("attempt") == attempt.get("id")
-        }
-        opened = [
-            gate
-            for gate in gates
-            if sum(1 for step, _ in approvals if step == gate["step"]) >= int(gate.get("count") or 1)
-        ]
+        have, count = _approvals(scene, gates)
         asked = ", waiting on an approver" if scene.reason == "AwaitingApproval" else ""
-        yield f"approvals {len(opened)}/{len(gates)}{asked}"
+        yield f"approvals {have}/{count}{asked}"
     waiting_on = str(scene.status.get("waitingOn") or "")
     if waiting_on and scene.reason != "AwaitingApproval" and scene.phase in ACTIVE:
         yield f"waiting on {plain(waiting_on)}"
@@ -305,6 +371,33 @@ def _who(scene: Scene) -> Iterator[str]:
     if age is not None:
         seen = f"controller {span(age)} ago"
         yield seen if age <= UNSEEN_AFTER else f"NO CONTROLLER: last seen {span(age)} ago, nothing advances"
+
+
+def _approvals(scene: Scene, gates: list[Object]) -> tuple[int, int]:
+    """How many people's approvals stand at the first gate that is not open yet, and how many it asks for.
+
+    Read without the model, whose import takes longer than all of `status`. Whose rights are gone since is known to
+    the controller alone, which then says so in its message.
+    """
+    said = [
+        one
+        for one in scene.status.get("decisions") or []
+        if one.get("taken") and one.get("decision") == "Approve" and one.get("attempt") == scene.attempt.get("id")
+        if (parse_time(one.get("expiresAt")) or scene.now) >= scene.now
+    ]
+    have, count = 0, 0
+    for gate in gates:
+        groups, count = set(gate.get("groups") or []), int(gate.get("count") or 1)
+        have = len(
+            {
+                one.get("person") or one.get("by")
+                for one in said
+                if int(one.get("step") or 0) == gate["step"] and (not groups or groups & set(one.get("groups") or []))
+            }
+        )
+        if have < count:
+            break
+    return have, count
 
 
 def render_origin(origin: str, trust: str, claimed: str = "") -> str:
@@ -325,15 +418,21 @@ def render_suggestion(scene: Scene) -> str:
     """The one command that a person would type now; empty when there is nothing to do."""
     where = f"{shlex.quote(scene.name)} -n {shlex.quote(scene.namespace)}"
     age = scene.controller_age
+    if scene.is_refused and scene.reason in REFUSED:
+        return f"kubectl canary plan {where}   # what the policies ask of this edit"
     if scene.is_refused:
         return f"kubectl edit canary {where}"
     if age is not None and age > UNSEEN_AFTER and scene.phase in ACTIVE:
         return f"kubectl canary detach {where}   # all traffic to stable, without a controller"
-    if scene.phase == "RolledBack":
+    if scene.was_put_back:
+        return ""
+    if scene.phase == "RolledBack" and not scene.has_unseen_edit:
         return f'kubectl canary retry {where} --reason "..."   # or apply a corrected revision'
     if scene.reason == "AwaitingApproval":
         return f'kubectl canary approve {where} --reason "..."'
-    if scene.attempt.get("paused") or scene.reason in {"TrafficLowered", "RetreatedTooOften", "RouteReverted"}:
+    if scene.reason == "StableTooSmall":
+        return f'kubectl canary resume {where} --reason "..."   # only if the pods stable has carry all requests'
+    if scene.attempt.get("paused") or scene.reason in RESUMED:
         return f'kubectl canary resume {where} --reason "..."'
     if scene.phase in ACTIVE and scene.phase not in {"RollingBack", "Finishing"}:
         return f'kubectl canary abort {where} --reason "..."   # all traffic to stable'
@@ -349,10 +448,48 @@ def render_below(scene: Scene) -> Node:
         below.append(_services_node(scene))
     if scene.route is not None:
         # The Services are pinned while a rollout runs: who calls them by their address reaches stable.
-        around = (Node("in-cluster traffic: not canaried", "dim"),) if scene.phase in ACTIVE else ()
-        below.append(Node(f"route    HTTPRoute {plain(scene.route['metadata']['name'])}  {_shares(scene)}", "", around))
+        around = [Node("in-cluster traffic: not canaried", "dim")] if scene.phase in ACTIVE else []
+        around += [Node(f"warning: {plain(text, 1024)}", "yellow") for text in _not_on_canary(scene)]
+        shares = f"route    HTTPRoute {plain(scene.route['metadata']['name'])}  {_shares(scene)}"
+        below.append(Node(shares, "", tuple(around)))
+    if scene.phase in ACTIVE:
+        below += _passed_over(scene)
+    if scene.phase in ACTIVE or scene.phase == "Idle":
+        below += _outlook_nodes(scene)
     below += [Node(plain(note), "dim") for note in scene.notes]
     return Node(f"Canary {plain(scene.namespace)}/{plain(scene.name)}", "bold", tuple(below))
+
+
+def _not_on_canary(scene: Scene) -> Iterator[str]:
+    """Policies of the gateway that apply to stable only."""
+    for one in scene.status.get("conditions") or []:
+        if one.get("type") == "PolicyNotOnCanary" and one.get("status") == "True":
+            yield str(one.get("message") or one.get("reason"))
+
+
+def _passed_over(scene: Scene) -> list[Node]:
+    """What somebody lets this attempt pass for a while."""
+    said = [
+        (one, until)
+        for one in scene.status.get("decisions") or []
+        if one.get("taken") and one.get("decision") in {"BreakGlass", "Override"}
+        if one.get("attempt") == scene.attempt.get("id") and (until := parse_time(one.get("expiresAt"))) is not None
+        if scene.now < until
+    ]
+    return [
+        Node(f"{shown_name(one.get('by', ''))} until {until:%H:%M} UTC: {plain(one.get('answer', ''), 300)}", "yellow")
+        for one, until in said
+    ]
+
+
+def _outlook_nodes(scene: Scene) -> list[Node]:
+    """What the plan can see and cannot; at rest it is about the next rollout."""
+    outlook = _part(scene.status, "outlook")
+    warnings = tuple(Node(line, "yellow") for line in render_warnings(outlook))
+    lines = render_outlook(outlook)
+    if not lines:
+        return list(warnings)
+    return [Node(f"outlook  {lines[0]}", "dim", (*(Node(line, "dim") for line in lines[1:]), *warnings))]
 
 
 def _stable_node(scene: Scene) -> Node:
@@ -384,8 +521,13 @@ def _canary_node(scene: Scene) -> Node:
 
 
 def _ready(deployment: Object) -> str:
+    return f"{_of_wanted(deployment, 'readyReplicas')} ready"
+
+
+def _of_wanted(deployment: Object, counted: str) -> str:
+    """So many of the wanted pods: `counted` names the field of its status."""
     wanted = _part(deployment, "spec").get("replicas", 1)
-    return f"{_number(_part(deployment, 'status').get('readyReplicas'))}/{_number(wanted)} ready"
+    return f"{_number(_part(deployment, 'status').get(counted))}/{_number(wanted)}"
 
 
 def _failures(deployment: Object) -> Iterator[str]:
@@ -425,18 +567,21 @@ def _services_node(scene: Scene) -> Node:
 
 
 def _shares(scene: Scene) -> str:
-    """What each backend of the rules that name the stable Service gets now."""
-    stable, trial = _service_name(scene), f"{scene.name}-canary"
-    shares = []
+    """What each backend of the rules that name the stable Service, or only the canary's, gets now."""
+    stable, trial, fresh = _service_name(scene), f"{scene.name}-canary", f"{scene.name}-baseline"
+    shares, beside = [], 0.0
     for rule in _part(scene.route or {}, "spec").get("rules") or []:
         weights = {one.get("name"): _number(one.get("weight", 1)) for one in rule.get("backendRefs") or []}
-        if stable in weights:
-            both = weights[stable] + weights.get(trial, 0)
-            shares.append(100.0 * weights.get(trial, 0) / both if both else 0.0)
+        if stable in weights or trial in weights:
+            baseline = weights.get(fresh, 0) if is_compared_with_fresh(scene.canary) else 0
+            every = weights.get(stable, 0) + weights.get(trial, 0) + baseline
+            shares.append(100.0 * weights.get(trial, 0) / every if every else 0.0)
+            beside = 100.0 * baseline / every if every else 0.0
     if not shares:
         return f"no rule names Service {plain(stable)}"
     if max(shares) - min(shares) < 0.005:
-        return f"stable {percent(100 - shares[0])}, canary {percent(shares[0])}"
+        told = f"stable {percent(100 - shares[0] - beside)}, canary {percent(shares[0])}"
+        return told + (f", fresh baseline {percent(beside)}" if beside else "")
     return "canary " + ", ".join(percent(share) for share in shares) + " (rules differ)"
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from controller.model.evidence import NO_EVIDENCE, Evidence, Trust
 from controller.model.guarded import Touched
 from controller.model.policy import ChangeClass
+from controller.model.status import Stable
 
 Object = Mapping[str, Any]
 
@@ -57,11 +58,13 @@ def classes_of(old: Object, new: Object, evidence: Evidence = NO_EVIDENCE) -> tu
     """The classes of a change, each with the places that show it, in the order of `ChangeClass`.
 
     `old` and `new` have a `template`, and where they are known `selector`, `strategy` and `replicas`, as the spec of a
-    Deployment has them. A change of image is a one-way door unless a signed statement says that it is none.
+    Deployment has them: `as_released` is the old one. A change of image is a one-way door unless a signed statement
+    says that it is none.
     """
     found: dict[ChangeClass, list[str]] = {}
     before, after = _template(old), _template(new)
-    sidecars = _sidecars(before) | _sidecars(after)
+    # One that stops being a sidecar prepares something from now on.
+    sidecars = _sidecars(after) | (_sidecars(before) - _init_names(after))
     for path, was, now in _walk(before, after, ""):
         for kind in _classes_at(path, was, now, sidecars):
             found.setdefault(kind, []).append(f"template.{path}")
@@ -77,7 +80,21 @@ def classes_of(old: Object, new: Object, evidence: Evidence = NO_EVIDENCE) -> tu
         found.setdefault(ChangeClass.IRREVERSIBLE, []).append(
             "the signed statement says so" if evidence.reversible is False else "no signed statement says reversible"
         )
+    # A container that comes or goes is told before the images of others: a statement about an image is not about it.
+    found.get(ChangeClass.IMAGE, []).sort(key=lambda path: path.endswith(".image"))
     return tuple(Touched(kind, tuple(found[kind][:PATHS])) for kind in ChangeClass if kind in found)
+
+
+def as_released(stable: Stable | None) -> Object:
+    """The workload as its last release left it: what is not remembered is not compared.
+
+    A selector never differs: the API server lets nobody change it, and a Deployment made again has another uid.
+    """
+    if stable is None:
+        return {}
+    strategy = {"strategy": {"type": stable.strategy}} if stable.strategy else {}
+    size = {} if stable.replicas is None else {"replicas": stable.replicas}
+    return {"template": stable.template, **strategy, **size}
 
 
 def differences(old: Object, new: Object) -> Iterator[str]:
@@ -101,6 +118,9 @@ def _walk(one: Any, two: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
             yield from _walk(one.get(key), two.get(key), f"{path}.{key}" if path else str(key))
     elif _named(one) and _named(two):
         before, after = {part["name"]: part for part in one or ()}, {part["name"]: part for part in two or ()}
+        if [name for name in before if name in after] != [name for name in after if name in before]:
+            # Init containers run in it, and a variable sees those before it.
+            yield f"{path}.order", None, None
         for name in sorted({*before, *after}):
             # Which kind of volume came or went is what matters of it.
             nothing: Object | None = {"name": name} if path == "spec.volumes" else None
@@ -110,8 +130,14 @@ def _walk(one: Any, two: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
 
 
 def _named(value: Any) -> bool:
-    parts = value or ()
-    return isinstance(parts, list | tuple) and all(isinstance(part, Mapping) and "name" in part for part in parts)
+    """A list of things with a name each; none at all is one too, and False or 0 is none.
+
+    A variable may be there twice, and each counts for those between: such a list is compared whole.
+    """
+    parts = () if value is None else value
+    if not isinstance(parts, list | tuple) or not all(isinstance(one, Mapping) and "name" in one for one in parts):
+        return False
+    return len({part["name"] for part in parts}) == len(parts)
 
 
 def _classes_at(path: str, was: Any, now: Any, sidecars: frozenset[str]) -> set[ChangeClass]:
@@ -121,7 +147,7 @@ def _classes_at(path: str, was: Any, now: Any, sidecars: frozenset[str]) -> set[
         return set()
     bare = re.sub(r"\[[^\]]*\]", "[]", path)
     kinds = {kind for kind, pattern in _RULES if pattern.search(bare)}
-    init = re.match(r"spec\.initContainers\[([^\]]*)\]", path)
+    init = re.match(r"spec\.initContainers(?:\[([^\]]*)\]|\.order$)", path)
     if init and init[1] not in sidecars:
         kinds.add(ChangeClass.SCHEMA)
     if _SECRETS & {*bare.replace("[]", "").split("."), *_keys(was), *_keys(now)}:
@@ -133,6 +159,10 @@ def _sidecars(template: Object) -> frozenset[str]:
     """Init containers that go on running: they prepare nothing."""
     init = template["spec"].get("initContainers") or ()
     return frozenset(str(one.get("name")) for one in init if one.get("restartPolicy") == "Always")
+
+
+def _init_names(template: Object) -> frozenset[str]:
+    return frozenset(str(one.get("name")) for one in template["spec"].get("initContainers") or ())
 
 
 def _keys(value: Any) -> Iterator[str]:
@@ -150,7 +180,7 @@ def _beyond_the_template(old: Object, new: Object) -> Iterable[tuple[ChangeClass
     if "selector" in old and "selector" in new and old["selector"] != new["selector"]:
         yield ChangeClass.DESTRUCTIVE, "selector"
     recreate = [str((one.get("strategy") or {}).get("type", "")) == "Recreate" for one in (old, new)]
-    if recreate == [False, True]:
+    if "strategy" in old and recreate == [False, True]:
         yield ChangeClass.DESTRUCTIVE, "strategy.type"
     if "replicas" in old and "replicas" in new and old["replicas"] != new["replicas"]:
         yield ChangeClass.SCALE, "replicas"

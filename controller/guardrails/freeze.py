@@ -7,6 +7,7 @@ written by somebody who wanted a stop.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -20,6 +21,7 @@ from controller.guardrails.policy import selects
 from controller.model.evidence import NO_EVIDENCE, Evidence, Origin, Trust
 from controller.model.guarded import Frozen
 from controller.model.policy import ChangeClass, FreezeSpec, OnStart
+from controller.plain import alike
 
 _URGENCY = {OnStart.FINISH: 0, OnStart.HOLD: 1, OnStart.ROLL_BACK: 2}
 _MINUTE = timedelta(minutes=1)
@@ -55,10 +57,10 @@ class Window:
     until: datetime | None
 
 
-def strictest_freeze(freezes: Iterable[Freeze], subject: Subject, now: datetime) -> Frozen | None:
-    """Of the freezes in force for this subject, the one that asks for most; None when it is free."""
+def freezes_in_force(freezes: Iterable[Freeze], subject: Subject, now: datetime) -> tuple[Frozen, ...]:
+    """The freezes in force for this subject, the one that asks for most first."""
     found = [frozen for freeze in freezes if (frozen := frozen_by(freeze, subject, now)) is not None]
-    return max(found, key=_urgency, default=None)
+    return tuple(sorted(found, key=_urgency, reverse=True))
 
 
 def frozen_by(freeze: Freeze, subject: Subject, now: datetime) -> Frozen | None:
@@ -78,7 +80,21 @@ def frozen_by(freeze: Freeze, subject: Subject, now: datetime) -> Frozen | None:
         return None
     by = f" ({spec.by})" if spec.by else ""
     end = f" until {window.until:%Y-%m-%d %H:%M} UTC" if window.until else " until it is thawed"
-    return Frozen(freeze.name, freeze.uid, spec.on_start, f"Freeze {freeze.name}{by}: {spec.reason}{end}", window.until)
+    return Frozen(
+        name=freeze.name,
+        uid=freeze.uid,
+        on_start=spec.on_start,
+        message=f"Freeze {freeze.name}{by}: {spec.reason}{end}",
+        since=window.since or _engaged(freeze),
+        until=window.until,
+    )
+
+
+def _engaged(freeze: Freeze) -> datetime | None:
+    """When a kill switch came into force. Times of creation are cut to the second: of an attempt that began in that
+    second one that takes traffic back takes it too."""
+    late = freeze.spec is not None and freeze.spec.on_start is OnStart.ROLL_BACK
+    return freeze.created + timedelta(seconds=1) if freeze.created and late else freeze.created
 
 
 def active_window(spec: FreezeSpec, now: datetime) -> Window | None:
@@ -161,14 +177,19 @@ def _used(tools: tuple[str, ...], subject: Subject) -> bool:
     """Whether one of these tools had a part in it, or nobody proved which had."""
     if not at_least(subject.evidence.trust, Trust.T3):
         return True
-    named = {tool.name.casefold() for tool in subject.evidence.tools}
-    return bool(named & {tool.casefold() for tool in tools})
+    return bool({alike(tool.name) for tool in subject.evidence.tools} & set(map(alike, tools)))
 
 
-def _urgency(frozen: Frozen) -> tuple[int, bool, float]:
-    """RollBack before Hold before Finish; then what lasts longest."""
-    return (
-        _URGENCY[frozen.on_start],
-        frozen.until is None,
-        frozen.until.timestamp() if frozen.until else 0.0,
-    )
+def _urgency(frozen: Frozen) -> tuple[int, float]:
+    """RollBack before Hold before Finish; of these the one that spares fewest attempts, or lasts longest."""
+    spares = math.inf if frozen.since is None else frozen.since.timestamp()
+    match frozen.on_start:
+        case OnStart.ROLL_BACK:
+            # It takes back what began before it.
+            weighs = spares
+        case OnStart.FINISH:
+            # It holds what began after it, and all where nobody knows when that was.
+            weighs = math.inf if frozen.since is None else -spares
+        case OnStart.HOLD:
+            weighs = math.inf if frozen.until is None else frozen.until.timestamp()
+    return _URGENCY[frozen.on_start], weighs

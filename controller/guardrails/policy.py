@@ -17,6 +17,7 @@ from typing import Any, Literal
 import msgspec
 
 from controller.guardrails.origin import (
+    as_far_as_it_reaches,
     asked_of,
     asked_of_degree,
     at_least,
@@ -28,7 +29,7 @@ from controller.model.durations import render_duration
 from controller.model.evidence import NO_EVIDENCE, Degree, Evidence, Origin, Trust
 from controller.model.guarded import Clamp, Gate, PlanStep, Ruling, Touched
 from controller.model.policy import ChangeClass, ReleasePolicySpec, Rule, When, Where
-from controller.model.spec import Analysis, CanarySpec, Step
+from controller.model.spec import Analysis, CanarySpec, Step, render_analysis
 
 CRITICALITY = "serin.dev/criticality"
 """label of a Canary: low, medium or high; without it, high"""
@@ -63,6 +64,8 @@ class Change:
     """the annotation `serin.dev/origin`"""
     passed: frozenset[tuple[str, str]] = frozenset()
     """namespace and name of each other Canary that promoted the same images, by digest"""
+    unvouched: str = ""
+    """what it touches that the evidence does not speak for, and what to do: `evaluate` finds it"""
 
 
 @dataclass
@@ -99,6 +102,8 @@ def selects(where: Where, namespace: str, labels: Mapping[str, str]) -> bool:
 
 def evaluate(change: Change, spec: CanarySpec, policies: Iterable[Policy]) -> Ruling:
     """The plan this change is released by, and which rule changed what in it."""
+    evidence, unvouched = as_far_as_it_reaches(change.evidence, change.classes)
+    change = replace(change, evidence=evidence, unvouched=unvouched)
     chosen = [one for one in policies if selects(one.spec.selector, change.namespace, change.labels)]
     classes = frozenset(one.name for one in change.classes)
     enforced, watched = _Limits(), _Limits()
@@ -165,7 +170,8 @@ def _apply(rule: Rule, name: str, into: _Limits, change: Change, spec: CanarySpe
     into.tighten("noData", rule.no_data, name, smaller=False)  # "RollBack" > "Hold"
     if rule.approvals is not None:
         step = {"Start": 0, "EveryStep": EVERY_STEP, "Release": LAST_STEP}[rule.approvals.before]
-        why = "" if authors_known else "one more: no proof says who wrote it, so an author could be among them"
+        unproven = change.unvouched or "no proof says who wrote it, so an author could be among them"
+        why = "" if authors_known else f"one more: {unproven}"
         count = rule.approvals.count + (0 if authors_known else 1)
         into.gates.append(Gate(step, count, rule.approvals.groups, name, why))
     into.refusals += _refusals(rule, name, change)
@@ -188,7 +194,8 @@ def _refusals(rule: Rule, name: str, change: Change) -> Iterable[str]:
         elif wanted not in vouched:
             yield f"EvidenceMissing {name}: no signer vouches for {wanted} of this image: attach the statement"
     if rule.accountable and not (change.evidence.accountable and change.evidence.trust is Trust.T3):
-        yield f"EvidenceMissing {name}: no signed statement names who answers for this change"
+        missing = change.unvouched or "no signed statement names who answers for this change"
+        yield f"EvidenceMissing {name}: {missing}"
     if rule.passed_in is not None:
         earlier = (rule.passed_in.namespace, rule.passed_in.canary or change.canary)
         if earlier not in change.passed:
@@ -272,7 +279,7 @@ def _analysed(spec: CanarySpec, limits: _Limits) -> tuple[dict[str, Any], list[C
 @lru_cache(maxsize=2048)
 def _dumped(analysis: Analysis) -> dict[str, Any]:
     """Asked every turn, about specs that hardly ever change; nobody writes into what is returned."""
-    return analysis.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return render_analysis(analysis)
 
 
 def _sealed(ruling: Ruling, change: Change, spec: CanarySpec) -> Ruling:

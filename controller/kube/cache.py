@@ -87,6 +87,11 @@ class OwnWrites(Generic[T]):
         if version.isdigit():
             self._written[key] = (int(version), _time() + TRUSTED, value)
 
+    def is_own(self, key: str, version: str) -> bool:
+        """Whether this version is our latest write: what a watch brings of it is known."""
+        known = self._written.get(key)
+        return known is not None and version == str(known[0])
+
     def newer(self, key: str, than: int) -> T | None:
         """Our write of this object, if the watch has come no further than `than`."""
         known = self._written.get(key)
@@ -123,7 +128,11 @@ class Cache:
 
     def select(self, resource: Resource, group: str) -> list[Found]:
         """Every object of that group."""
-        return [kept.read() for kept in self._grouped[resource].of(group)]
+        return [kept.read() for kept in self.kept(resource, group)]
+
+    def kept(self, resource: Resource, group: str) -> tuple[Kept, ...]:
+        """The same, unread; the very same tuple as long as none of them has changed."""
+        return self._grouped[resource].of(group)
 
     def wrote(self, resource: Resource, namespace: str, name: str, body: Found) -> None:
         """What the API server answered to a write of ours: true until the watch has come that far."""

@@ -106,6 +106,14 @@ class Election:
     def leading(self) -> bool:
         return self.remaining() > 0
 
+    async def leads(self, api: Api) -> bool:
+        """Whether the Lease is ours under our term, as the API server says now and not as of the last renewal.
+
+        Raises: SerinError: it cannot be read.
+        """
+        lease = await api.find(LEASES, self._namespace, self._name, Lease, lane="urgent")
+        return self.leading and self._is_ours(lease)
+
     async def acquire(self) -> int:
         """Wait until the Lease is ours; the answer is the new term. From here on the process leads or ends."""
         backoff = Backoff(base=0.1, cap=2.0)
@@ -273,12 +281,16 @@ class Election:
         except Conflict:
             # Either a test failed, or other writers kept the API server from applying the patch. Look which.
             lease = await api.find(LEASES, self._namespace, self._name, Lease)
-            if lease is None or lease.metadata.uid != self._uid:
-                return True
-            if (lease.spec.holder_identity, lease.spec.lease_transitions) != (self.identity, self.term):
+            if not self._is_ours(lease):
                 return True
             raise
         return False
+
+    def _is_ours(self, lease: Lease | None) -> bool:
+        """The very object that we took, and nobody has taken it since."""
+        if lease is None or lease.metadata.uid != self._uid:
+            return False
+        return (lease.spec.holder_identity, lease.spec.lease_transitions) == (self.identity, self.term)
 
     async def _patch(self, api: Api, spec: dict[str, Any]) -> None:
         """Change the Lease only while it is the one we took. Needs no resourceVersion, so a lost reply does no harm."""

@@ -4,6 +4,9 @@ Adding a key that waits already changes nothing, and adding one that is being wo
 A key that fails comes back later each time, and events do not drag it forward faster than once a second, so
 neither a poison object nor a storm of conflicts can take the workers from the others. Namespaces take turns.
 
+However many keys are due together, one is handed out in each round of the event loop: what else is ready there, an
+answer of the API server or an event of a watch, waits for one look and not for all of them.
+
 Time is the event loop's, so a test with a virtual clock runs hours in milliseconds.
 """
 
@@ -47,7 +50,8 @@ class KeyedQueue:
         self._later: dict[str, asyncio.TimerHandle] = {}
         self._failing: dict[str, Backoff] = {}
         self._not_before: dict[str, float] = {}
-        self._wake: deque[asyncio.Future[None]] = deque()
+        self._idle: deque[asyncio.Future[str]] = deque()
+        self._handing: asyncio.Handle | None = None
         self._closed = False
 
     def __len__(self) -> int:
@@ -68,7 +72,7 @@ class KeyedQueue:
             return
         self._waiting.add(key)
         self._ready.setdefault(key.partition("/")[0], deque()).append(key)
-        self._wake_one()
+        self._hand_out_soon()
 
     def add_after(self, key: str, delay: float) -> None:
         """Look at the key in `delay` seconds, or earlier if that was promised before."""
@@ -93,25 +97,18 @@ class KeyedQueue:
 
     async def take(self) -> str:
         """The next key; it is the caller's until `done`."""
-        while not self._ready:
-            if self._closed:
-                raise QueueClosed
-            waker = asyncio.get_running_loop().create_future()
-            self._wake.append(waker)
-            try:
-                await waker
-            except asyncio.CancelledError:
-                # Whoever woke us meant a worker that works: pass it on.
-                if waker.done() and not waker.cancelled():
-                    self._wake_one()
-                raise
-        namespace, keys = self._ready.popitem(last=False)
-        key = keys.popleft()
-        if keys:
-            self._ready[namespace] = keys
-        self._waiting.discard(key)
-        self._working.add(key)
-        return key
+        if self._closed:
+            raise QueueClosed
+        waker: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._idle.append(waker)
+        self._hand_out_soon()
+        try:
+            return await waker
+        except asyncio.CancelledError:
+            if waker.done() and not waker.cancelled() and waker.exception() is None:
+                self._hand_back(waker.result(), None)
+                self.add(waker.result())
+            raise
 
     def done(self, key: str, again_in: timedelta | None = None) -> None:
         """The look went well; `again_in` plans the next one."""
@@ -145,8 +142,10 @@ class KeyedQueue:
         for planned in self._later.values():
             planned.cancel()
         self._later.clear()
-        while self._wake:
-            self._wake_one()
+        for waker in self._idle:
+            if not waker.done():
+                waker.set_exception(QueueClosed())
+        self._idle.clear()
 
     async def _work(self, handler: Handler) -> None:
         while True:
@@ -188,12 +187,24 @@ class KeyedQueue:
         if planned is not None:
             planned.cancel()
 
-    def _wake_one(self) -> None:
-        while self._wake:
-            waker = self._wake.popleft()
-            if not waker.done():
-                waker.set_result(None)
-                return
+    def _hand_out_soon(self) -> None:
+        if self._ready and self._idle and self._handing is None:
+            self._handing = asyncio.get_running_loop().call_soon(self._hand_out)
+
+    def _hand_out(self) -> None:
+        """One key to one worker; namespaces take turns."""
+        self._handing = None
+        while self._idle and self._idle[0].done():
+            self._idle.popleft()
+        if self._ready and self._idle:
+            namespace, keys = self._ready.popitem(last=False)
+            key = keys.popleft()
+            if keys:
+                self._ready[namespace] = keys
+            self._waiting.discard(key)
+            self._working.add(key)
+            self._idle.popleft().set_result(key)
+        self._hand_out_soon()
 
 
 def _now() -> float:

@@ -7,6 +7,7 @@ within its timeout once it was sent, which is shorter than the lease's renew dea
 from __future__ import annotations
 
 import asyncio
+import asyncio.sslproto
 import math
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -26,18 +27,23 @@ T = TypeVar("T")
 
 Body = Mapping[str, Any] | msgspec.Struct
 Lane = Literal["usual", "urgent"]
-"""Urgent calls have connections of their own, and usual ones wait while any is under way: what takes traffic off a
+"""Urgent calls have turns of their own, and usual ones wait while any is under way: what takes traffic off a
 hundred canaries at once must not share the API server with what is only tidy."""
 
 AT_A_TIME = 16
 """requests of a lane under way: more would only share what the API server has to give"""
-YIELDS = 1.0
+YIELDS = 3.0
 """seconds for which a usual call waits for urgent ones at most"""
 
 TIMEOUT = 5.0
 PAGE = 500
 
+# asyncio keeps a buffer of 256 KiB for each TLS connection, and a replica holds twenty watches open. It reads one
+# record at a time all the same, which has 16 KiB at most.
+asyncio.sslproto.SSLProtocol.max_size = 32 * 1024
+
 _JSON = "application/json"
+_NAMES = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 _JSON_PATCH = "application/json-patch+json"
 _MERGE_PATCH = "application/merge-patch+json"
 
@@ -113,6 +119,11 @@ class Api:
     def limit_writes(self, seconds_left: Callable[[], float]) -> None:
         """From here on no write lasts longer than `seconds_left()`, and none begins when nothing is left."""
         self._may_write_for = seconds_left
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether urgent calls are under way."""
+        return self._urgent > 0
 
     async def close(self) -> None:
         pools, self._pools = self._pools, {}
@@ -236,14 +247,16 @@ class Api:
         resource_version: str | None = None,
         limit: int = PAGE,
         lane: Lane = "usual",
+        names: bool = False,
     ) -> AsyncIterator[Page]:
-        """The pages of one list, all of the same resource version."""
+        """The pages of one list, all of the same resource version; with `names` the metadata of the objects alone."""
         query = _selection(label_selector, field_selector) | {"limit": str(limit)}
         if resource_version is not None:
             query["resourceVersion"] = resource_version
         doing = f"list {resource.qualified} in {namespace or 'all namespaces'}"
+        accept = f"{_NAMES},{_JSON}" if names else _JSON
         while True:
-            body = await self._send("GET", resource.path(namespace), doing, query=query, lane=lane)
+            body = await self._send("GET", resource.path(namespace), doing, query=query, lane=lane, accept=accept)
             page: Page = _decode(body, Page, doing)
             yield page
             if not page.metadata.continue_:
@@ -422,6 +435,7 @@ class Api:
         lane: Lane = "usual",
         timeout: float | None = None,
         writes: bool = False,
+        accept: str = _JSON,
     ) -> bytes:
         # Its time begins when it is sent: a hundred that wait for their turn have not failed.
         async with self._in_turn(lane), self._slots[lane]:
@@ -430,7 +444,8 @@ class Api:
                 raise ApiUnavailable(f"{doing}: the time in which a write is ours to make is over")
             try:
                 async with asyncio.timeout(min(timeout or self._timeout, left)):
-                    async with await self._request(method, path, query or {}, lane, data, content_type) as answer:
+                    request = self._request(method, path, query or {}, "calls", data, content_type, accept)
+                    async with await request as answer:
                         if answer.status >= 300:
                             raise await self._failure(answer, doing, json_patch=content_type == _JSON_PATCH)
                         return await answer.read()
@@ -460,14 +475,15 @@ class Api:
         method: str,
         path: str,
         query: Mapping[str, str],
-        lane: str,
+        pool: str,
         data: bytes | None,
         content_type: str | None,
+        accept: str = _JSON,
     ) -> aiohttp.ClientResponse:
-        headers = {"Accept": _JSON, **await self._credentials.headers()}
+        headers = {"Accept": accept, **await self._credentials.headers()}
         if content_type is not None:
             headers["Content-Type"] = content_type
-        return await self._pool(lane).request(
+        return await self._pool(pool).request(
             method,
             self._credentials.host + path,
             params=query,
@@ -482,12 +498,15 @@ class Api:
         status = parse_status(await answer.read(), answer.status)
         return error_of(status, doing, answer.headers, json_patch=json_patch)
 
-    def _pool(self, lane: str) -> aiohttp.ClientSession:
-        """Watches hold their connections for ever, so they get a pool without a limit."""
-        pool = self._pools.get(lane)
+    def _pool(self, name: str) -> aiohttp.ClientSession:
+        """Watches hold their connections for ever, so they get a pool without a limit.
+
+        Lanes share the other: what is urgent is rare, and finds connections that are open already.
+        """
+        pool = self._pools.get(name)
         if pool is None:
-            limit = 0 if lane == "watch" else AT_A_TIME
-            pool = self._pools[lane] = aiohttp.ClientSession(
+            limit = 0 if name == "watch" else AT_A_TIME * len(self._slots)
+            pool = self._pools[name] = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=limit, ssl=self._credentials.ssl, keepalive_timeout=60.0),
                 # Timeouts are ours, around the whole call; decompressing costs more than a local network.
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._timeout),

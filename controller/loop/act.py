@@ -8,6 +8,7 @@ from controller.ports import CanarySeen
 from controller.rollout.moves import (
     Action,
     AddFinalizer,
+    ApplyBaseline,
     ApplyCanary,
     DeleteCanary,
     DeleteReplicaSet,
@@ -27,7 +28,7 @@ from controller.rollout.recorded import render_record
 
 async def act(action: Action, seen: CanarySeen, observed: Observed, world: World) -> None:
     """One write, idempotent, fenced by the epoch in status."""
-    ref, status, spec = seen.ref, seen.status, observed.spec
+    ref, status, spec = seen.ref, observed.status, observed.spec
     match action:
         case StoreRecord():
             assert status.attempt is not None
@@ -58,6 +59,13 @@ async def act(action: Action, seen: CanarySeen, observed: Observed, world: World
             assert status.attempt is not None
             await world.workload.apply_canary(
                 ref, spec, _target(observed), attempt=status.attempt.id, replicas=replicas, epoch=status.epoch
+            )
+        case ApplyBaseline(replicas=replicas):
+            assert status.attempt is not None
+            assert status.stable is not None
+            template, attempt = status.stable.template, status.attempt.id
+            await world.workload.apply_baseline(
+                ref, spec, template, attempt=attempt, replicas=replicas, epoch=status.epoch
             )
         case ReplacePods():
             await world.workload.replace_pods(ref, spec, epoch=status.epoch)

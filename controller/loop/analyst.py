@@ -8,27 +8,46 @@ from __future__ import annotations
 
 import asyncio
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+
+import msgspec
 
 from controller.analysis import judge as judging
 from controller.analysis import retreat
 from controller.analysis.course import Point, add_point
+from controller.analysis.evidence import PodNoise
 from controller.analysis.increments import ArmSamples as Arm
-from controller.analysis.increments import Counts, Cursor, Interval, NoData, Sample, Scrape, difference
+from controller.analysis.increments import (
+    Counts,
+    Cursor,
+    Interval,
+    Sample,
+    Scrape,
+    canary_alone,
+    difference,
+)
 from controller.analysis.judge import Finding, JudgeState, MetricSettings, Settings
 from controller.errors import NeedsUser, SourceUnavailable
-from controller.model.spec import Analysis, CanarySpec
+from controller.loop.advice import Advisor
+from controller.loop.blame import Blame
+from controller.loop.outlook import with_bounds
+from controller.model.spec import Analysis, Baseline, CanarySpec
 from controller.model.status import Attempt, Course, Judged, Phase, Status
-from controller.model.world import CanaryPods, Target, Verdict
+from controller.model.world import CanaryPods, Verdict
 from controller.ports import ArmSamples, MetricSamples, MetricSource, RawSample, Ref
 
+IN_PART = "the metrics server answered in part only"
 LOOKBACK = timedelta(seconds=10)
 """read at least this much before the last interval, so that the value a counter stood at is seen"""
+GAP = 60.0
+"""seconds between two looks that count as time without data, or three scrapes where these are longer"""
 NO_SOURCE = 15.0
 """seconds between scrapes to reckon with while the source cannot be asked"""
 DRAWN = 4
 """metrics whose course is kept for people to look at"""
+LACKS = {reason: reason for reason in ("Suspicious", "NoBaselineTraffic")}
+"""what the judge says against leaving a step, as the rollout's reason; anything else is a lack of requests"""
 ENOUGH_TO_COMPARE = 100.0
 """expected canary requests from which a share that does not fit the weight is said to be wrong"""
 
@@ -42,10 +61,17 @@ class _Running:
     cursor: Cursor
     bake: datetime | None
     step: int
+    alone: Cursor | None = None
+    """how far the canary was read while the baseline has no data"""
     tripped: Finding | None = None
     """a trip that has not become a retreat yet"""
     first_bad: float | None = None
+    looked: datetime | None = None
+    unseen: timedelta = timedelta()
+    """for how long there has been no data, of which a clock that leaps between two looks makes a minute"""
     courses: dict[str, tuple[Point, ...]] = field(default_factory=dict)
+    known: Verdict = field(default_factory=Verdict)
+    """what was counted, as of the last look"""
 
 
 class Analyst:
@@ -54,18 +80,30 @@ class Analyst:
     def __init__(self, source: MetricSource) -> None:
         self._source = source
         self._running: dict[str, _Running] = {}
+        self._advisor = Advisor(source)
+        self._blame = Blame(source)
 
     def forget(self, key: str) -> None:
         """The rollout is over."""
         self._running.pop(key, None)
+        self._advisor.forget(key)
+        self._blame.forget(key)
+
+    def known(self, ref: Ref, status: Status) -> Verdict:
+        """What was counted of this attempt until the last look, for the record of its end; it decides nothing."""
+        running = self._running.get(ref.key)
+        mine = running is not None and status.attempt is not None and running.attempt == status.attempt.id
+        return running.known if running is not None and mine else Verdict()
 
     async def read_verdict(
-        self, ref: Ref, spec: CanarySpec, status: Status, target: Target | None, canary: CanaryPods, now: datetime
+        self, ref: Ref, spec: CanarySpec, status: Status, canary: CanaryPods, against: int, now: datetime
     ) -> Verdict:
-        """What the analysis says of the attempt at `now`; a source that does not answer is no data."""
-        attempt = status.attempt
+        """What the analysis says of the attempt at `now`; a source that does not answer is no data.
+
+        `against` are the pods that are ready on the other side of the comparison.
+        """
+        attempt, spec = status.attempt, with_bounds(spec, status)
         assert attempt is not None
-        no_data = "NoData"
         try:
             scrape = await self._source.scrape_interval(spec)
         except (SourceUnavailable, NeedsUser):
@@ -74,25 +112,37 @@ class Analyst:
         running = self._resumed(ref, status, attempt, settings, now)
         since = running.cursor.end if running.cursor.end is not None else running.cursor.since
         lookback = max(LOOKBACK, timedelta(seconds=3 * scrape))
-        try:
-            answers = await asyncio.gather(
-                *(
-                    self._source.read_samples(ref, spec, metric, datetime.fromtimestamp(since, UTC) - lookback, now)
-                    for metric in spec.analysis.metrics
-                )
-            )
-        except (SourceUnavailable, NeedsUser) as error:
-            answers, no_data = [], str(error)
-        finding = self._judged(running, settings, answers, target, canary, now, no_data)
+        answers, no_data = await self._ask(ref, spec, datetime.fromtimestamp(since, UTC) - lookback, now)
+        advice = self._advisor.read(ref, spec, status, canary, now, scrape=scrape)
+        finding = self._judged(running, settings, answers, against, canary, now, no_data)
         _draw(running, settings, status.weight)
-        return _verdict(finding, running, status, attempt, canary, settings, now)
+        found = _verdict(finding, running, status, attempt, canary, settings, now)
+        found = replace(found, mismatch=_mismatch(running.state, status, attempt, spec.analysis.baseline, now))
+        pods = self._blame.read(ref, spec, status, now, scrape=scrape)
+        running.known = replace(found, fail=False, tripped=False, gauges=advice.seen)
+        unheard = _unanswered(answers, no_data)
+        if not unheard and not spec.analysis.baseline.fresh:
+            unheard = _unheard(answers, settings, now)
+        return replace(found, advice=advice.words, gauges=advice.seen, pods=pods, unheard=unheard)
+
+    async def read_unanswered(self, ref: Ref, spec: CanarySpec, now: datetime) -> str:
+        """Why nobody would hear of a fault if traffic came now; empty where the server answers, also without data."""
+        return _unanswered(*await self._ask(ref, spec, now - LOOKBACK, now))
+
+    async def _ask(self, ref: Ref, spec: CanarySpec, begin: datetime, now: datetime) -> tuple[list[MetricSamples], str]:
+        """What the source says of each metric, or nothing and why; the reason for having no data otherwise."""
+        asked = (self._source.read_samples(ref, spec, one, begin, now) for one in spec.analysis.counted)
+        try:
+            return await asyncio.gather(*asked), "NoData"
+        except (SourceUnavailable, NeedsUser) as error:
+            return [], str(error)
 
     def _judged(
         self,
         running: _Running,
         settings: Settings,
         answers: list[MetricSamples],
-        target: Target | None,
+        against: int,
         canary: CanaryPods,
         now: datetime,
         no_data: str,
@@ -101,32 +151,46 @@ class Analyst:
             scrape = Scrape(
                 metrics={answer.metric: (_arm(answer.canary), _arm(answer.stable)) for answer in answers},
                 canary_pods=canary.ready,
-                baseline_pods=target.stable_ready if target else 0,
+                baseline_pods=against,
                 age=canary.youngest_age,
+                ages=canary.ages,
             )
             running.cursor, found = difference(running.cursor, scrape)
             if isinstance(found, Interval):
+                running.alone = None
                 running.state, finding = judging.judge(running.state, found, settings)
-                _note(running, finding, found)
-                if finding.tripped:
-                    # Decided now, with the age the pods have now; the write that carries it out may come later.
-                    running.state = retreat.retreated(
-                        running.state, settings, now=now.timestamp(), age=canary.youngest_age, metric=finding.metric
-                    )
-                    running.tripped = finding
-                return running.tripped or finding
-            assert isinstance(found, NoData)
+                _note(running, finding, sum(arms.canary.errors for arms in found.metrics.values()), found.end)
+                return self._remembered(running, settings, finding, canary, now)
+            if found.reason == "NoBaselineData":
+                before = running.alone or running.cursor
+                running.alone, counted = canary_alone(before, scrape)
+                start, end = before.end or before.since, running.alone.end
+                if counted and end is not None:
+                    running.state, finding = judging.judge_alone(running.state, counted, settings, start=start, end=end)
+                    _note(running, finding, sum(counts.errors for counts in counted.values()), end)
+                    return self._remembered(running, settings, finding, canary, now)
             no_data = found.reason
         elif answers:
             no_data = "PartialAnswer"
         return running.tripped or judging.look(running.state, settings, now=now.timestamp(), no_data=no_data)
 
+    def _remembered(
+        self, running: _Running, settings: Settings, finding: Finding, canary: CanaryPods, now: datetime
+    ) -> Finding:
+        """A trip is decided now, with the age the pods have now; the write that carries it out may come later."""
+        if finding.tripped:
+            running.state = retreat.retreated(
+                running.state, settings, now=now.timestamp(), age=canary.youngest_age, metric=finding.metric
+            )
+            running.tripped = finding
+        return running.tripped or finding
+
     def _resumed(self, ref: Ref, status: Status, attempt: Attempt, settings: Settings, now: datetime) -> _Running:
         """The running analysis of this attempt, from memory or from the checkpoint in status."""
         running = self._running.get(ref.key)
         if running is None or running.attempt != attempt.id:
-            through = attempt.evaluated_through or attempt.started_at.timestamp()
-            state = judging.load_state(attempt.judge, settings)
+            through = attempt.evaluated_through or _first_traffic(attempt).timestamp()
+            state = _with_noise(judging.load_state(attempt.judge, settings), status)
             if attempt.baking_since and attempt.evaluated_through <= attempt.baking_since.timestamp():
                 state = judging.step_began(state)
             drawn = _drawn_before(attempt)
@@ -149,13 +213,27 @@ class Analyst:
         return running
 
 
-def _note(running: _Running, finding: Finding, interval: Interval) -> None:
+def _with_noise(state: JudgeState, status: Status) -> JudgeState:
+    """The noise of pods as the outlook of this very attempt learned it; else it is assumed."""
+    outlook, attempt = status.outlook, status.attempt
+    if state.noise is not None or outlook is None or attempt is None or outlook.attempt != attempt.id:
+        return state
+    return msgspec.structs.replace(state, noise=PodNoise(*outlook.noise)) if len(outlook.noise) == 3 else state
+
+
+def _first_traffic(attempt: Attempt) -> datetime:
+    """What its Service answered before, to whomever, is not held against this revision."""
+    if attempt.steps_seen:
+        return attempt.steps_seen[0].at
+    return attempt.entered_at or attempt.started_at
+
+
+def _note(running: _Running, finding: Finding, errors: float, at: float) -> None:
     """Since when it looks bad: the relief is reckoned from there."""
-    errors = sum(arms.canary.errors for arms in interval.metrics.values())
     if finding.alarm < 0.1 and not finding.tripped:
         running.first_bad = None
     if errors > 0 and running.first_bad is None:
-        running.first_bad = interval.end
+        running.first_bad = at
 
 
 def _draw(running: _Running, settings: Settings, weight: float) -> None:
@@ -199,8 +277,9 @@ def settings_for(analysis: Analysis, attempt: Attempt, scrape: float) -> Setting
                 margin=metric.margin,
                 warmup=2 * warmup if metric.latency else warmup,
                 objective=metric.objective,
+                bounds=len(metric.latency.bounds) if metric.latency and metric.latency.also else 0,
             )
-            for metric in analysis.metrics
+            for metric in analysis.counted
         },
         false_rollback_rate=analysis.false_rollback_rate,
         min_requests=float(analysis.min_requests),
@@ -208,6 +287,42 @@ def settings_for(analysis: Analysis, attempt: Attempt, scrape: float) -> Setting
         refill=analysis.refill,
         horizon=max(sum(step.bake for step in attempt.plan), 60.0),
     )
+
+
+def _without_data(
+    running: _Running, last: datetime | None, now: datetime, *, gap: timedelta, fresh: bool
+) -> datetime | None:
+    """Since when there is no data, the `last` of which is from then; None while it is fresh, or none is expected yet.
+
+    A leap of the clock is not time in which data could have come: nothing is rolled back for it.
+    """
+    if last is None:
+        running.unseen = timedelta()
+    elif fresh or running.looked is None:
+        running.unseen = max(now - last, timedelta())
+    else:
+        running.unseen += min(max(now - running.looked, timedelta()), gap)
+    running.looked = now
+    return None if fresh or last is None else max(last, now - running.unseen)
+
+
+def _unanswered(answers: list[MetricSamples], no_data: str) -> str:
+    """Why there is no whole answer, also one without data; empty when there is."""
+    if not answers:
+        return no_data
+    return IN_PART if any(answer.partial for answer in answers) else ""
+
+
+def _unheard(answers: list[MetricSamples], settings: Settings, now: datetime) -> str:
+    """Why nobody would hear of a fault if the weight came back now; empty when somebody would.
+
+    Stable's counters are asked: the canary's own may be gone at weight 0, and those of fresh stable pods with them.
+    """
+    too_old = now.timestamp() - settings.stale_after - 1.0
+    for answer in answers:
+        if max((sample.at for sample in answer.stable.requests), default=0.0) < too_old:
+            return f"{answer.metric}: no requests of stable are counted any more"
+    return ""
 
 
 def _verdict(
@@ -222,12 +337,14 @@ def _verdict(
     state, age = running.state, canary.youngest_age
     through = state.through
     baking = attempt.baking_since.timestamp() if attempt.baking_since else math.inf
-    fresh = now.timestamp() - through <= judging.STALE_AFTER * settings.scrape + 1.0
+    fresh = now.timestamp() - through <= settings.stale_after + 1.0
     rollout = [one.rollout for name, one in running.state.metrics.items() if name in settings.metrics]
     seen = rollout[0].canary if rollout else Counts()
-    no_data_since = None
-    if not fresh and math.isfinite(baking):
-        no_data_since = datetime.fromtimestamp(max(through, baking) if math.isfinite(through) else baking, UTC)
+    last = None
+    if math.isfinite(baking):
+        last = datetime.fromtimestamp(max(through, baking) if math.isfinite(through) else baking, UTC)
+    gap = timedelta(seconds=max(GAP, settings.stale_after))
+    no_data_since = _without_data(running, last, now, gap=gap, fresh=fresh)
     rest, limit = state.rest, state.limit
     if rest is not None:
         limit = retreat.returned(state, settings, now=now.timestamp(), weight=attempt.here.weight).limit
@@ -239,21 +356,32 @@ def _verdict(
         fresh=fresh,
         enough=finding.verdict is judging.Verdict.PASS,
         need=finding.would_change if fresh else f"{finding.reason}: {finding.would_change}",
-        uncertified=finding.uncertified,
+        lacks=LACKS.get(finding.reason, "MinRequests"),
+        suffers=judging.both_suffer(running.state.metrics, settings),
+        uncertified=judging.describe_uncertified(state, settings, canary.ages),
         young=rest is not None and not rest.fresh and age < rest.old_at,
-        unproven="" if age >= state.proven_age else f"canary pods older than {state.proven_age:.0f} s, as they tripped",
+        unproven=_unproven(canary, state.proven_age),
         replace=finding.tripped and rest is not None and rest.fresh,
+        excused=finding.tripped and rest is not None and rest.excused,
         limit=limit,
-        mismatch=_mismatch(state, status, attempt, now),
         judged=_judged_words(finding, now),
         checkpoint=judging.dump_state(running.state),
         courses=_courses(running, settings, attempt),
         evaluated_through=through if math.isfinite(through) else 0.0,
+        due=datetime.fromtimestamp(through + settings.scrape, UTC) if math.isfinite(through) else None,
         canary_requests=round(seen.requests),
         canary_errors=round(seen.errors),
         first_bad_at=datetime.fromtimestamp(running.first_bad, UTC) if running.first_bad is not None else None,
         no_data_since=no_data_since,
     )
+
+
+def _unproven(canary: CanaryPods, proven_age: float) -> str:
+    """A fault that needs age shows on the pods that have it, so that a pod that was added since proves nothing less."""
+    if canary.settled_age >= proven_age:
+        return ""
+    which = "three of four canary pods" if len(canary.ages) > 3 else "canary pods"
+    return f"{which} older than {proven_age:.0f} s, as they tripped"
 
 
 def _judged_words(finding: Finding, now: datetime) -> Judged:
@@ -276,6 +404,7 @@ def _judged_words(finding: Finding, now: datetime) -> Judged:
         "evidence": finding.evidence,
         "threshold": finding.threshold,
         "alarm": finding.alarm,
+        "certified": float(finding.certified),
     }
     return Judged(
         at=now,
@@ -288,13 +417,15 @@ def _judged_words(finding: Finding, now: datetime) -> Judged:
     )
 
 
-def _mismatch(state: JudgeState, status: Status, attempt: Attempt, now: datetime) -> str:
+def _mismatch(state: JudgeState, status: Status, attempt: Attempt, baseline: Baseline, now: datetime) -> str:
     """Whether the requests seen in this step fit the weight that was set; empty when they do, or too few to say."""
-    if attempt.baking_since is None or now < attempt.baking_since or not state.metrics:
+    if attempt.baking_since is None or now < attempt.baking_since or not state.metrics or not status.weight:
         return ""
     step = next(iter(state.metrics.values())).step
     total = step.canary.requests + step.baseline.requests
-    expected = total * status.weight / 100
+    # Beside a fresh baseline what stable's own pods serve is in neither arm.
+    share = status.weight / (status.weight + baseline.share(status.weight) if baseline.fresh else 100)
+    expected = total * share
     found = step.canary.requests
     if expected < ENOUGH_TO_COMPARE:
         return ""
@@ -302,17 +433,21 @@ def _mismatch(state: JudgeState, status: Status, attempt: Attempt, now: datetime
     if expected / 2 - slack <= found <= 2 * expected + slack:
         return ""
     return (
-        f"{100 * found / total:.2f} % of {total:.0f} requests reached the canary, and the weight is "
-        f"{status.weight:g} %: is there another route, a sticky session or a cache in front?"
+        f"{100 * found / total:.2f} % of {total:.0f} requests reached the canary, and {100 * share:g} % were to "
+        f"(weight {status.weight:g} %): is there another route, a sticky session or a cache in front?"
     )
 
 
 def _arm(samples: ArmSamples) -> Arm:
-    return Arm(total=_samples(samples.requests), bad=_samples(samples.bad))
+    return Arm(
+        total=_samples(samples.requests),
+        bad=_samples(samples.bad),
+        slower=tuple(_samples(each) for each in samples.slower),
+    )
 
 
 def _samples(raw: tuple[RawSample, ...]) -> list[Sample]:
-    return [Sample(one.series, one.at, one.value) for one in raw]
+    return [Sample(one.series, one.at, one.value, one.target) for one in raw]
 
 
 __all__ = ["Analyst", "settings_for"]

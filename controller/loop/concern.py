@@ -41,6 +41,7 @@ def _names(canary: CanaryObject | None) -> Iterable[str]:
         _part(traffic, "service").get("name"),
         _part(traffic, "httpRoute").get("name"),
         f"{canary.metadata.name}-canary",
+        f"{canary.metadata.name}-baseline",
     )
     return {key_of(canary.metadata.namespace, name) for name in named if isinstance(name, str)}
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
-from controller.guardrails.approval import barred_author
-from controller.guardrails.change import classes_of
-from controller.guardrails.freeze import Subject, strictest_freeze
+from controller.guardrails.approval import barred_author, one_person
+from controller.guardrails.change import as_released, classes_of
+from controller.guardrails.freeze import Subject, freezes_in_force
 from controller.guardrails.policy import Change, evaluate, selects
 from controller.loop.world import World
 from controller.model.evidence import NO_EVIDENCE
@@ -21,12 +21,19 @@ from controller.model.spec import CanarySpec
 from controller.model.status import Phase, Status
 from controller.model.world import DecisionSeen, Target
 from controller.ports import CanarySeen, RulesSeen
+from controller.rollout.answers import BY_PERSON, overridden
+from controller.rollout.frozen import must_get_out
 
 RULED = frozenset({Phase.IDLE, Phase.ROLLED_BACK})
 
 
-def frozen_now(seen: CanarySeen, rules: RulesSeen, now: datetime) -> Frozen | None:
-    """The strictest freeze in force for the attempt that runs; not knowing is one."""
+def frozen_now(
+    seen: CanarySeen, rules: RulesSeen, now: datetime, revoked: frozenset[str] = frozenset()
+) -> Frozen | None:
+    """The strictest freeze in force for the attempt that runs; not knowing is one.
+
+    One that somebody let this attempt pass holds it no more, and still takes back what it takes back.
+    """
     if rules.problem:
         return Frozen("", "", OnStart.HOLD, f"nobody can tell whether a freeze is in force: {rules.problem}")
     attempt = seen.status.attempt
@@ -39,13 +46,15 @@ def frozen_now(seen: CanarySeen, rules: RulesSeen, now: datetime) -> Frozen | No
         frozenset(touched.name for touched in attempt.classes),
         attempt.evidence,
     )
-    return strictest_freeze(rules.freezes, subject, now)
+    passed = overridden(seen.status, now, revoked)
+    in_force = freezes_in_force(rules.freezes, subject, now)
+    return next((one for one in in_force if one.uid not in passed or must_get_out(seen.status, one)), None)
 
 
 async def read_ruling(seen: CanarySeen, spec: CanarySpec, target: Target, world: World) -> Ruling | None:
     """What the policies make of the candidate that is held now; None where there is none, or nobody can tell."""
     status, rules = seen.status, world.rules.read_rules()
-    if not _is_candidate(status, target) or rules.problem:
+    if not is_candidate(status, target) or rules.problem:
         return None
     mine = [one for one in rules.policies if selects(one.spec.selector, seen.ref.namespace, seen.labels)]
     signers = tuple(signer for policy in mine for signer in policy.spec.signers)
@@ -61,7 +70,7 @@ async def read_ruling(seen: CanarySeen, spec: CanarySpec, target: Target, world:
         template_hash=target.template_hash,
         images=target.images,
         labels=seen.labels,
-        classes=classes_of({"template": status.stable.template if status.stable else {}}, _workload(target), evidence),
+        classes=classes_of(as_released(status.stable), _workload(target), evidence),
         evidence=evidence,
         claimed=target.origin,
         passed=world.rules.promoted(target.images) if asked_elsewhere else frozenset(),
@@ -72,15 +81,27 @@ async def read_ruling(seen: CanarySeen, spec: CanarySpec, target: Target, world:
     return replace(ruling, refusals=(*unread, *unknown, *ruling.refusals))
 
 
-def with_bars(said: tuple[DecisionSeen, ...], status: Status) -> tuple[DecisionSeen, ...]:
-    """The decisions, each with why its author may not approve."""
+def with_people(said: tuple[DecisionSeen, ...], status: Status, rules: RulesSeen) -> tuple[DecisionSeen, ...]:
+    """The decisions, each with whose it is and why that person may not approve.
+
+    While a policy cannot be read, nobody knows which accounts are one person: what counts by person waits for that.
+    """
     attempt = status.attempt
-    if attempt is None or not attempt.authors:
+    if attempt is None:
         return said
-    return tuple(replace(one, barred=barred_author(one.by, attempt.authors, attempt.evidence)) for one in said)
+    return tuple(
+        replace(
+            one,
+            person=one_person(one.by, rules.people)[:256],
+            barred=barred_author(one.by, attempt.authors, attempt.evidence),
+            may=one.may if rules.tell_people or one.verb not in BY_PERSON else None,
+        )
+        for one in said
+    )
 
 
-def _is_candidate(status: Status, target: Target) -> bool:
+def is_candidate(status: Status, target: Target) -> bool:
+    """Whether a revision is held that has not been tried, so that an attempt may begin with it."""
     stable = status.stable
     return (
         status.phase in RULED
@@ -92,9 +113,5 @@ def _is_candidate(status: Status, target: Target) -> bool:
 
 
 def _workload(target: Target) -> dict[str, object]:
-    """The candidate as change classes look at it; of stable only the template is remembered."""
-    return (
-        {"template": target.template, "replicas": target.replicas}
-        if target.replicas == 0
-        else {"template": target.template}
-    )
+    """The candidate as change classes look at it."""
+    return {"template": target.template, "strategy": {"type": target.strategy}, "replicas": target.replicas}

@@ -23,8 +23,8 @@ from controller.kube.resources import Resource, key_of
 from controller.kube.transport import Api, Lane
 from controller.model.chain import grown
 from controller.model.redact import redact
-from controller.model.spec import API_VERSION, GROUP, VERSION, CanarySpec, Verb, parse_canary_spec
-from controller.model.status import Status, parse_status
+from controller.model.spec import API_VERSION, GROUP, VERSION, CanarySpec, Verb, field_problems, parse_canary_spec
+from controller.model.status import Status, read_status
 from controller.model.status import render_status as rendered
 from controller.model.world import DecisionSeen, RecordSeen
 from controller.ports import CanarySeen, Ref
@@ -115,11 +115,9 @@ class KubeMemory:
             self._specs.pop(key, None)
             return None
         spec, problems = self._spec(key, found)
-        try:
-            status = parse_status(found.status)
-        except msgspec.ValidationError as error:
-            spec, status = None, Status(schema_version=2**31)
-            problems = (f"InvalidStatus status: {error}: it was not written by this version of Serin",)
+        status, not_ours = read_status(found.status)
+        if not_ours:
+            problems = (f"InvalidStatus status: {not_ours}",)
         meta = found.metadata
         return CanarySeen(
             ref=Ref(namespace, name, meta.uid),
@@ -132,6 +130,10 @@ class KubeMemory:
             status=status,
             labels=meta.labels,
         )
+
+    def is_own(self, canary: CanaryObject) -> bool:
+        """Whether a watch brought nothing but what we wrote ourselves."""
+        return self._written.is_own(canary.metadata.key, canary.metadata.resource_version)
 
     def _known(self, key: str) -> CanaryObject | None:
         """From the watch, or what we wrote ourselves where the watch has not come that far."""
@@ -154,7 +156,8 @@ class KubeMemory:
             {"op": "add", "path": "/status", "value": rendered(status)},
         ]
         ref = seen.ref
-        lane: Lane = "urgent" if status.weight < seen.status.weight else "usual"
+        stops = status.weight < seen.status.weight or (status.reason == "Frozen" != seen.status.reason)
+        lane: Lane = "urgent" if stops else "usual"
         written = await self._api.json_patch(
             CANARIES, ref.namespace, ref.name, ops, subresource="status", type=CanaryObject, lane=lane
         )
@@ -190,12 +193,14 @@ class KubeMemory:
                 plan_digest=one.spec.plan_digest,
                 expires_at=one.spec.expires_at,
                 permits=one.spec.permits,
+                freeze=one.spec.freeze.uid if one.spec.freeze else "",
+                freeze_name=one.spec.freeze.name if one.spec.freeze else "",
                 at=one.metadata.creation_timestamp or datetime.now(UTC),
             )
             for one in self._said.of(ref.key)
             if one.spec.decision in VERBS
         ]
-        return tuple(sorted(found, key=lambda said: (said.at, said.name)))
+        return tuple(sorted(found, key=lambda said: (said.at, said.uid)))
 
     async def others_on_target(self, ref: Ref, spec: CanarySpec) -> tuple[str, ...]:
         ours = self._canaries.get(ref.namespace, ref.name)
@@ -283,9 +288,7 @@ def _parsed(spec: dict[str, Any]) -> tuple[CanarySpec | None, tuple[str, ...]]:
     try:
         return parse_canary_spec(spec), ()
     except ValidationError as error:
-        problems = tuple(
-            f"InvalidSpec spec.{'.'.join(str(part) for part in one['loc'])}: {one['msg']}" for one in error.errors()
-        )
+        problems = tuple(f"InvalidSpec {problem}" for problem in field_problems(error))
     try:
         return parse_canary_spec({name: spec[name] for name in ("targetRef", "traffic")}), problems
     except (KeyError, ValidationError):

@@ -7,6 +7,7 @@ decided again first.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -16,7 +17,7 @@ from controller.errors import Conflict, Fenced, Forbidden, NeedsUser, Refused
 from controller.loop.act import act
 from controller.loop.observe import OUT, asks_for_proof, observe
 from controller.loop.world import World
-from controller.model.status import ACTIVE, Phase
+from controller.model.status import ACTIVE, Judged, Phase, Status
 from controller.model.world import Observed
 from controller.ports import CanarySeen
 from controller.rollout.decide import LOOK_AGAIN, decide, decide_refused
@@ -27,11 +28,18 @@ log = structlog.get_logger()
 AT_ONCE = timedelta(0)
 TICK = timedelta(seconds=1)
 """an active rollout is looked at this often; metrics have no watch"""
+ARRIVES = timedelta(milliseconds=100)
+"""from a scrape to its samples in the answer to a query, in most places"""
+GATEWAY = timedelta(milliseconds=200)
+"""after a weight the next word is the gateway's; its watch event comes earlier, and so no others wait for this look"""
 AT_REST = timedelta(minutes=5)
 """a watch may lose an event: at rest this is the longest it goes unnoticed"""
 
-QUIET = frozenset({"TookOver", "TrafficOnStable", "Idle", "Finishing", "Baking"})
-"""changes of memory that are no news to people: no Event"""
+QUIET = frozenset(
+    {"TookOver", "StepStarted", "Baking", "Climbing", "Releasing", "Finishing", "TrafficOnStable", "Idle"}
+)
+"""changes of memory that are no news: Events tell of a beginning, an end and whatever is out of the ordinary, since
+how far a rollout is stands in its status and its record"""
 
 
 @dataclass(frozen=True)
@@ -47,10 +55,10 @@ async def reconcile(key: str, world: World, now: datetime) -> timedelta | None:
     """Take one Canary one move closer to its spec; say when to look again, None when it is gone."""
     found = None if world.live.doubts(key) else await _look(key, world, now, live=False)
     if found is None or not _is_good_enough(found, world, now):
-        found = await _look(key, world, now, live=True, first=found)
-        world.live.looked(key, now)
+        found = await _look_live(key, world, now, found)
     if found is None:
         world.analyst.forget(key)
+        world.outlooks.forget(key)
         world.live.forget(key)
         return None
     seen, observed, decision = found.seen, found.observed, found.decision
@@ -77,8 +85,33 @@ async def reconcile(key: str, world: World, now: datetime) -> timedelta | None:
         # The turn that carries a verdict out does not queue behind the looks at others.
         return await reconcile(key, world, now)
     if isinstance(decision, Wait):
-        return _look_again(seen.status.phase, decision, now)
-    return AT_ONCE
+        return _look_again(observed, decision, now)
+    if _only_says_frozen(found):
+        # It stands, and says so: there is nothing to do at once, and hundreds of others are to be told the same.
+        return until_scraped(observed.verdict.due, now)
+    return GATEWAY if isinstance(decision, Do) and isinstance(decision.action, SetWeight) else AT_ONCE
+
+
+async def _look_live(key: str, world: World, now: datetime, first: Look | None) -> Look | None:
+    """Ten requests, which take as long as the API server takes; what the next samples convict goes before them."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    looking = asyncio.create_task(_look(key, world, now, live=True, first=first))
+    try:
+        while first is not None and first.seen.status.phase is Phase.PROGRESSING:
+            later = now + timedelta(seconds=loop.time() - began)
+            await asyncio.wait({looking}, timeout=until_scraped(first.observed.verdict.due, later).total_seconds())
+            if looking.done():
+                break
+            first = await _look(key, world, now + timedelta(seconds=loop.time() - began), live=False)
+            if first is not None and _is_convicted(first):
+                return first
+        found = await looking
+        world.live.looked(key, now)
+        return found
+    finally:
+        looking.cancel()
+        await asyncio.gather(looking, return_exceptions=True)
 
 
 async def _look(key: str, world: World, now: datetime, *, live: bool, first: Look | None = None) -> Look | None:
@@ -104,25 +137,65 @@ def _is_good_enough(look: Look, world: World, now: datetime) -> bool:
             return not world.live.is_due(look.seen.ref.key, observed.status, now)
         case Do(action=SetWeight(percent=0.0)):
             return observed.status.phase in OUT
+        case Become() if _only_says_frozen(look):
+            # It is refused where what we know is old: a kill switch for hundreds is answered without reading all of
+            # them anew.
+            return True
         case Become(status=after) if after.phase is observed.status.phase:
             # Still off traffic, and staying there: each retreat has a fence of its own, which an old route lacks.
             return after.phase in OUT and not after.weight
-        case Become(status=after):
-            return after.phase in OUT and (observed.verdict.fail or observed.verdict.tripped)
+        case Become():
+            return _is_convicted(look)
     return False
 
 
-def _look_again(phase: Phase, wait: Wait, now: datetime) -> timedelta:
-    if phase in ACTIVE:
-        return TICK
+def _only_says_frozen(look: Look) -> bool:
+    """Whether nothing changes but what is said: that a rollout stands where it is."""
+    was = look.observed.status
+    match look.decision:
+        case Become(status=after, reason="Frozen"):
+            return after.phase is was.phase and after.weight == was.weight
+    return False
+
+
+def _is_convicted(look: Look) -> bool:
+    """Whether it takes traffic away because of a verdict."""
+    verdict = look.observed.verdict
+    match look.decision:
+        case Become(status=after):
+            return after.phase in OUT and look.observed.status.phase not in OUT and (verdict.fail or verdict.tripped)
+    return False
+
+
+def _newly_judged(before: Status, after: Status) -> Judged | None:
+    """What the analysis said that the status did not have before, with all its numbers."""
+    was, now = before.attempt, after.attempt
+    known = was.judged if was is not None and now is not None and was.id == now.id else None
+    return now.judged if now is not None and now.judged != known else None
+
+
+def _look_again(observed: Observed, wait: Wait, now: datetime) -> timedelta:
+    if observed.status.phase in ACTIVE:
+        return until_scraped(observed.verdict.due, now)
     if wait.until is not None:
         return max(wait.until - now, timedelta(milliseconds=50))
     return AT_REST
 
 
+def until_scraped(due: datetime | None, now: datetime) -> timedelta:
+    """To the moment the next samples are there, so that users do not wait for a tick; one that is late is met soon."""
+    if due is None or now - due >= TICK:
+        return TICK
+    early = due + ARRIVES - now
+    return min(early, TICK) if early > AT_ONCE else TICK / 4
+
+
 def _tell(key: str, phase: Phase, decision: Decision, world: World, seen: CanarySeen) -> None:
     """Metrics, log line and Event: they tell, they do not decide."""
     world.tell(seen.ref, seen.status, decision)
+    if decision.reason == "NewerStatus":
+        # The status is where people look, and this one is not ours to write.
+        world.memory.tell(seen.ref, decision.reason, decision.message, warning=True)
     if isinstance(decision, Wait):
         return
     attempt = seen.status.attempt
@@ -137,11 +210,20 @@ def _tell(key: str, phase: Phase, decision: Decision, world: World, seen: Canary
         reason=decision.reason,
         message=decision.message,
     )
-    no_news = isinstance(decision, Become) and (decision.reason, decision.message) == (
-        seen.status.reason,
-        seen.status.message,
-    )
+    if isinstance(decision, Become) and (judged := _newly_judged(seen.status, decision.status)) is not None:
+        log.info(
+            "judged",
+            rollout=key,
+            verdict=judged.verdict,
+            reason=judged.reason,
+            metric=judged.metric,
+            would_change=judged.would_change,
+            **{name: float(f"{number:.6g}") for name, number in judged.numbers.items()},
+        )
+    again = decision.reason == seen.status.reason
+    # How far the certificate is stands in the status: no Event for each quarter of the way.
+    no_news = again and (decision.message == seen.status.message or decision.reason == "NotCertified")
     if isinstance(decision, Become) and decision.reason not in QUIET and not no_news:
         loud = decision.status.phase in {Phase.ROLLING_BACK, Phase.ROLLED_BACK, Phase.RETREATED}
-        warning = loud or decision.reason == "GlassBroken"
+        warning = loud or decision.reason in {"GlassBroken", "FreezeOverridden"}
         world.memory.tell(seen.ref, decision.reason, decision.message, warning=warning)

@@ -14,7 +14,7 @@ from controller.kube.objects import Object
 from controller.kube.resources import Resource
 from controller.loop.memory import CanaryObject
 from controller.model.policy import FreezeSpec, ReleasePolicySpec, parse_freeze_spec, parse_policy_spec
-from controller.model.spec import GROUP, VERSION
+from controller.model.spec import GROUP, VERSION, field_problems
 from controller.model.status import Outcome
 from controller.ports import RulesSeen
 
@@ -69,9 +69,10 @@ class KubeRules:
             return frozenset()
         found = set()
         for canary in self._canaries:
-            attempt = canary.status.get("attempt") or {}
-            stable = (canary.status.get("stable") or {}).get("images") or []
-            if attempt.get("outcome") == Outcome.PROMOTED and list(stable) == list(images):
+            attempt, stable = canary.status.get("attempt") or {}, canary.status.get("stable") or {}
+            # A status of before `promoted` says it by its last attempt, while that is the one that stable came from.
+            last = attempt.get("outcome") == Outcome.PROMOTED and list(attempt.get("images") or ()) == list(images)
+            if list(stable.get("images") or ()) == list(images) and (stable.get("promoted") or last):
                 found.add((canary.metadata.namespace, canary.metadata.name))
         return frozenset(found)
 
@@ -81,16 +82,10 @@ class KubeRules:
             try:
                 self._parsed[key] = parse(one.spec), ""
             except ValidationError as error:
-                self._parsed[key] = None, _told(error)
+                self._parsed[key] = None, "; ".join(field_problems(error))[:512]
         return self._parsed[key]
 
     def _forget(self) -> None:
         """Versions that are gone; kept until there are many, since a version is asked for again every turn."""
         if len(self._parsed) > 2 * (len(self._policies) + len(self._freezes)) + 16:
             self._parsed.clear()
-
-
-def _told(error: ValidationError) -> str:
-    return "; ".join(
-        f"spec.{'.'.join(str(part) for part in one['loc'])}: {one['msg']}" for one in error.errors(include_url=False)
-    )[:512]

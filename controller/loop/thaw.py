@@ -8,12 +8,14 @@ from typing import Protocol
 import structlog
 
 from controller.errors import Conflict, NotFound
+from controller.guardrails.approval import one_person
 from controller.kube.informer import Informer
 from controller.kube.transport import Api
 from controller.loop.memory import DecisionObject
 from controller.loop.rules import FREEZES, SpecObject
 from controller.model.redact import redact
 from controller.model.spec import Verb
+from controller.ports import Rules
 
 log = structlog.get_logger()
 
@@ -35,9 +37,15 @@ class Thawing:
     """Looks at one Freeze at a time."""
 
     def __init__(
-        self, api: Api, freezes: Informer[SpecObject], decisions: Informer[DecisionObject], rights: Owners
+        self,
+        api: Api,
+        freezes: Informer[SpecObject],
+        decisions: Informer[DecisionObject],
+        rights: Owners,
+        rules: Rules,
     ) -> None:
         self._api = api
+        self._rules = rules
         self._freezes = freezes
         self._decisions = decisions
         self._rights = rights
@@ -51,17 +59,23 @@ class Thawing:
         if found is None:
             return None
         people: dict[str, str] = {}
+        rules = self._rules.read_rules()
+        if not rules.tell_people:
+            log.warning("thaw_waits", freeze=name, reason=rules.problem or "a ReleasePolicy cannot be read")
+            return AGAIN
+        known = rules.people
         unsure = False
         for one in self._decisions:
             said = one.spec
             if said.decision != Verb.THAW or said.freeze is None or said.freeze.uid != found.metadata.uid:
                 continue
-            if said.by in people or (said.expires_at is not None and now >= said.expires_at):
+            who = one_person(said.by, known)
+            if who in people or (said.expires_at is not None and now >= said.expires_at):
                 continue
             may = await self._rights.may_thaw(said.by, said.groups, name)
             unsure = unsure or may is None
             if may:
-                people[said.by] = redact(said.reason)
+                people[who] = redact(said.reason)
         if len(people) < OWNERS:
             if people:
                 log.info("thaw_awaited", freeze=name, by=",".join(sorted(people)), needed=OWNERS)

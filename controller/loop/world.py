@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from controller.loop.analyst import Analyst
 from controller.loop.live import LiveLooks
+from controller.loop.outlook import Outlooks
 from controller.model.status import Status
 from controller.ports import Memory, MetricSource, Provenance, Ref, Rights, Rules, TrafficRouter, Workload
 from controller.rollout.moves import Decision
@@ -28,6 +29,7 @@ class World:
     workload: Workload
     source: MetricSource
     analyst: Analyst
+    outlooks: Outlooks
     rights: Rights
     rules: Rules
     term: Callable[[], int]

@@ -56,7 +56,7 @@ def digest_of(spec: Mapping[str, Any]) -> str:
     return "sha256:" + hashlib.sha256(canonical(body).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-WEIGHTY = frozenset({"Approve", "Promote", "BreakGlass", "Abort", "Reject"})
+WEIGHTY = frozenset({"Approve", "Promote", "BreakGlass", "Override", "Abort", "Reject"})
 FOR_ALL = 60
 
 

@@ -22,11 +22,15 @@ from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import core_schema
 
 from controller.model.durations import render_duration
-from controller.model.policy import FreezeSpec, ReleasePolicySpec
+from controller.model.policy import LABEL_KEY, FreezeSpec, ReleasePolicySpec
 from controller.model.record import ReleaseRecordSpec
 from controller.model.spec import (
     GROUP,
+    HEADER,
+    HEADER_TAKEN,
+    OWN_HEADERS,
     VERSION,
+    WORD,
     CanarySpec,
     DecisionSpec,
     MetricsSourceSpec,
@@ -69,6 +73,16 @@ _NAME_RULE = {
     "message": "metadata.name: write at most 56 of a-z, 0-9 and '-', a letter first: "
     "the Service <name>-canary is named after it",
 }
+_BASELINE_NAME_RULE = {
+    "rule": "self.metadata.name.size() <= 54 || !has(self.spec.analysis) || !has(self.spec.analysis.baseline) || "
+    "!has(self.spec.analysis.baseline.fresh) || !self.spec.analysis.baseline.fresh",
+    "message": "metadata.name: write at most 54 characters where analysis.baseline.fresh is true: "
+    "the Service <name>-baseline is named after it",
+}
+_HEADERS_RULE = {
+    "rule": f"!has(self.spec.headers) || self.spec.headers.all(name, !(name.lowerAscii() in {list(OWN_HEADERS)}))",
+    "message": HEADER_TAKEN,
+}
 _SHOWN_AT_REST = ("phase", "weight")
 """status leaves its defaults out; the API server puts these back, because columns show them"""
 
@@ -109,7 +123,7 @@ KINDS = (
         spec=CanarySpec,
         status=Status,
         description="How one workload is released; status tells how far the present rollout is.",
-        rules=(_EPOCH_RULE, _NAME_RULE),
+        rules=(_EPOCH_RULE, _NAME_RULE, _BASELINE_NAME_RULE),
         columns=(
             Column("Phase", ".status.phase"),
             Column("Weight", ".status.weight", "number", "percent of requests the canary is authorised to have"),
@@ -189,6 +203,7 @@ KINDS = (
         scope="Cluster",
         description="A Prometheus-compatible server, its credentials and its queries: owned by the platform team.",
         columns=(Column("URL", ".spec.url"), _AGE),
+        rules=(_HEADERS_RULE,),
     ),
 )
 
@@ -253,6 +268,14 @@ def _resolve(schema: Schema, definitions: Mapping[str, Schema]) -> Schema:
     return schema
 
 
+_KEYS = {
+    WORD: "write names of a-z, 0-9 and '-', 63 at most, such as gateway",
+    HEADER: "write header names of letters, digits, '-' and '_', 63 at most, such as X-Scope-OrgID",
+    LABEL_KEY: "write label keys, 63 characters at most, such as team or example.com/team",
+}
+"""what the keys of a mapping must be, by their pattern"""
+
+
 def _object(node: Schema, definitions: Mapping[str, Schema], *, defaults: bool) -> Schema:
     if "properties" in node:
         return {
@@ -268,7 +291,7 @@ def _object(node: Schema, definitions: Mapping[str, Schema], *, defaults: bool) 
             "x-kubernetes-validations": [
                 {
                     "rule": f"self.all(key, key.size() <= 63 && key.matches('{pattern}'))",
-                    "message": "write names of a-z, 0-9 and '-', 63 at most, such as gateway",
+                    "message": _KEYS[pattern],
                 }
             ],
         }
@@ -298,6 +321,8 @@ def status_schema(struct: type[msgspec.Struct]) -> Schema:
     whole = _resolve(reference, definitions)
     for name in _SHOWN_AT_REST:
         schema["properties"][name]["default"] = whole["properties"][name]["default"]
+    # One writer writes all of it: who owns which field of it would be a third of the object, reckoned at each write.
+    schema["x-kubernetes-map-type"] = "atomic"
     return schema
 
 

@@ -18,6 +18,8 @@ from controller.model.value import Value
 
 Name = Annotated[str, Meta(max_length=256)]
 Link = Annotated[str, Meta(max_length=1024)]
+PROBLEMS = 20
+"""lines that are kept about what is not believed"""
 
 
 class Author(Value, frozen=True):
@@ -61,6 +63,8 @@ class ImageSeen(Value, frozen=True):
     """as the pod template names it"""
     digest: Annotated[str, Meta(max_length=128)] = ""
     """sha256:...; empty where it could not be resolved"""
+    platforms: Annotated[tuple[Annotated[str, Meta(max_length=128)], ...], Meta(max_length=40)] = ()
+    """what it stands for on each platform: nodes report the one or the other"""
 
 
 class Evidence(Value, frozen=True):
@@ -82,11 +86,11 @@ class Evidence(Value, frozen=True):
     change: Link = ""
     """the pull request"""
     classes: Annotated[tuple[Annotated[str, Meta(max_length=40)], ...], Meta(max_length=20)] = ()
-    """as the statement claims them: shown and recorded, never relied on"""
+    """of the change, as the statements of every image name them: what they vouch for beside the image"""
     images: Annotated[tuple[ImageSeen, ...], Meta(max_length=40)] = ()
     predicates: Annotated[tuple[Predicate, ...], Meta(max_length=40)] = ()
     """every verified statement, the change-origin one among them"""
-    problems: Annotated[tuple[Link, ...], Meta(max_length=20)] = ()
+    problems: Annotated[tuple[Link, ...], Meta(max_length=PROBLEMS)] = ()
     """what was found and not believed, a line each: finding, and what to do"""
     unavailable: Link = ""
     """why it could not be looked up now: the candidate is held until it can be, nothing is decided on less"""

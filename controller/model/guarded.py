@@ -83,7 +83,7 @@ class Frozen:
     on_start: OnStart
     message: str
     since: datetime | None = None
-    """None: nobody can tell"""
+    """when it began, so that what was under way is known; None: nobody can tell"""
     until: datetime | None = None
     """None: until somebody thaws it, or nobody can tell"""
 

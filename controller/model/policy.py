@@ -43,7 +43,8 @@ class OnStart(StrEnum):
 
 
 Pattern = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9*]([-a-z0-9]*[a-z0-9*])?$")]
-LabelKey = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[-._/a-zA-Z0-9]+$")]
+LABEL_KEY = r"^[-._/a-zA-Z0-9]+$"
+LabelKey = Annotated[str, Field(min_length=1, max_length=63, pattern=LABEL_KEY)]
 LabelValue = Annotated[str, Field(max_length=63)]
 Group = Annotated[str, Field(min_length=1, max_length=256)]
 PredicateType = Annotated[str, Field(min_length=1, max_length=256)]

@@ -7,6 +7,7 @@ and the loop can carry. Unknown fields are an error.
 
 from __future__ import annotations
 
+import math
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Literal
@@ -18,6 +19,7 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
+    ValidationError,
     WithJsonSchema,
     model_validator,
 )
@@ -31,7 +33,8 @@ API_VERSION = f"{GROUP}/{VERSION}"
 
 Name = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
 ServiceName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$")]
-Word = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
+WORD = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+Word = Annotated[str, Field(min_length=1, max_length=63, pattern=WORD)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -148,11 +151,49 @@ class ErrorRatio(Model):
     template: Word = "gateway"
 
 
+USUAL_THRESHOLD = timedelta(milliseconds=250)
+"""where neither the Canary says one nor stable's past does"""
+
+
 class LatencyRule(Model):
-    """Requests slower than `threshold` of all requests; the threshold must be a histogram bound."""
+    """Requests slower than `threshold` of all requests; a bound of the histogram, unless that is a native one.
+
+    Without it the bounds are chosen from stable's past before each rollout; 250 ms where there is none. `also` are
+    further bounds that are compared at once, since a slowdown shows at the bounds that it crosses. They share the
+    metric's margin and its part of the promise.
+    """
 
     template: Word = "gateway"
-    threshold: Latency = timedelta(milliseconds=250)
+    threshold: Latency | None = None
+    also: Annotated[tuple[Latency, ...], Field(max_length=5)] = ()
+
+    @property
+    def shown(self) -> timedelta:
+        """The bound that is shown of all."""
+        return self.threshold or USUAL_THRESHOLD
+
+    @property
+    def bounds(self) -> tuple[timedelta, ...]:
+        """All of them, rising, each once."""
+        return tuple(sorted({self.shown, *self.also}))
+
+
+class GaugeRule(Model):
+    """A value of each pod, such as its memory. It advises: the rollout holds, and nothing is rolled back for it.
+
+    The mean over the canary's pods may be `times` that of stable's; above that for `lasts` without a break, it holds.
+    """
+
+    template: Word = "memory"
+    times: Annotated[float, Field(ge=1, le=100)] = 1.2
+    lasts: Annotated[timedelta, *duration, within("10s", "1h"), duration_schema("10s", "1h")] = timedelta(minutes=5)
+    per_request: Annotated[
+        bool, Field(description="divide by the pod's requests a second, as the template pods counts them")
+    ] = False
+
+
+KINDS_OF_METRIC = "write exactly one of errorRatio, latency and gauge"
+GAUGE_HAS_NO_OBJECTIVE = "an objective is for errorRatio and latency: a gauge has gauge.times"
 
 
 class Metric(Model):
@@ -162,9 +203,10 @@ class Metric(Model):
         json_schema_extra={
             "x-kubernetes-validations": [
                 {
-                    "rule": "has(self.errorRatio) != has(self.latency)",
-                    "message": "write exactly one of errorRatio and latency",
-                }
+                    "rule": "[has(self.errorRatio), has(self.latency), has(self.gauge)].exists_one(kind, kind)",
+                    "message": KINDS_OF_METRIC,
+                },
+                {"rule": "!has(self.gauge) || !has(self.objective)", "message": GAUGE_HAS_NO_OBJECTIVE},
             ]
         }
     )
@@ -172,6 +214,7 @@ class Metric(Model):
     name: Word
     error_ratio: ErrorRatio | None = None
     latency: LatencyRule | None = None
+    gauge: GaugeRule | None = None
     margin: Fraction = 0.0001
     objective: Annotated[
         float | None,
@@ -180,8 +223,10 @@ class Metric(Model):
 
     @model_validator(mode="after")
     def _one_kind(self) -> Metric:
-        if (self.error_ratio is None) == (self.latency is None):
-            raise ValueError(f"metric {self.name}: write exactly one of errorRatio and latency")
+        if sum(kind is not None for kind in (self.error_ratio, self.latency, self.gauge)) != 1:
+            raise ValueError(f"metric {self.name}: {KINDS_OF_METRIC}")
+        if self.gauge is not None and self.objective is not None:
+            raise ValueError(f"metric {self.name}: {GAUGE_HAS_NO_OBJECTIVE}")
         return self
 
 
@@ -198,8 +243,41 @@ def default_steps() -> tuple[Step, ...]:
     return tuple(Step(weight=weight) for weight in (1, 5, 25, 50))
 
 
+class Baseline(Model):
+    """What the canary is compared with: stable at full traffic, or with `fresh` pods of stable's template.
+
+    These are made with the canary's, get as much traffic and go with them: for services that take minutes to warm up.
+    """
+
+    fresh: Annotated[
+        bool, Field(description="compare with pods of stable's template that are as young as the canary's")
+    ] = False
+
+    def share(self, weight: float) -> float:
+        """Percent of requests for the fresh pods while the canary has `weight`: as many, at most half of the rest.
+
+        >>> [Baseline(fresh=True).share(weight) for weight in (0.0, 5.0, 33.33, 50.0, 99.0)]
+        [0.0, 5.0, 33.33, 25.0, 0.5]
+        """
+        return min(weight, math.floor((100 - weight) * 50 + 1e-6) / 100) if self.fresh else 0.0
+
+
+SOMETHING_COUNTED = "analysis.metrics: needs an errorRatio or a latency: gauges only advise"
+
+
 class Analysis(Model):
     """How canary and stable are compared. The promise: `falseRollbackRate` holds for the whole rollout."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                {
+                    "rule": "!has(self.metrics) || self.metrics.exists(metric, !has(metric.gauge))",
+                    "message": SOMETHING_COUNTED,
+                }
+            ]
+        }
+    )
 
     source: Name = "default"
     false_rollback_rate: Annotated[float, Field(ge=0.0001, le=0.2)] = 0.01
@@ -225,6 +303,7 @@ class Analysis(Model):
     hold_back: Annotated[
         float, Field(ge=1, le=5, description="percent that stays on stable through a step at 100, to compare with")
     ] = 1.0
+    baseline: Baseline = Field(default_factory=Baseline)
     metrics: Annotated[tuple[Metric, ...], Field(min_length=1, max_length=10)] = Field(default_factory=default_metrics)
 
     @model_validator(mode="after")
@@ -232,7 +311,19 @@ class Analysis(Model):
         names = [metric.name for metric in self.metrics]
         if len(set(names)) != len(names):
             raise ValueError(f"analysis.metrics: every name must be used once, found {', '.join(names)}")
+        if not self.counted:
+            raise ValueError(SOMETHING_COUNTED)
         return self
+
+    @property
+    def counted(self) -> tuple[Metric, ...]:
+        """Those that are judged: requests and bad requests on both arms."""
+        return tuple(metric for metric in self.metrics if metric.gauge is None)
+
+    @property
+    def advising(self) -> tuple[Metric, ...]:
+        """The gauges."""
+        return tuple(metric for metric in self.metrics if metric.gauge is not None)
 
 
 class CanarySpec(Model):
@@ -283,6 +374,8 @@ class Verb(StrEnum):
     RESUME = "Resume"
     BREAK_GLASS = "BreakGlass"
     """approvals and freezes are passed over until it expires; a failing verdict is not"""
+    OVERRIDE = "Override"
+    """one Freeze does not hold this attempt until it expires; gates and every other Freeze do"""
     PERMIT = "Permit"
     """one destructive act of whoever writes it, on something that carries users, until it expires"""
     THAW = "Thaw"
@@ -313,8 +406,8 @@ class DecisionSpec(Model):
                     "use kubectl canary approve",
                 },
                 {
-                    "rule": "!(self.decision in ['BreakGlass', 'Permit']) || has(self.expiresAt)",
-                    "message": "a BreakGlass and a Permit name their end, spec.expiresAt: "
+                    "rule": "!(self.decision in ['BreakGlass', 'Override', 'Permit']) || has(self.expiresAt)",
+                    "message": "a BreakGlass, an Override and a Permit name their end, spec.expiresAt: "
                     "kubectl canary writes it for you",
                 },
                 {
@@ -324,8 +417,9 @@ class DecisionSpec(Model):
                 },
                 {
                     "rule": "self.decision == 'Thaw' ? has(self.freeze) && self.canary == '' && self.attempt == '' : "
-                    "!has(self.freeze) && self.canary != '' && (self.attempt != '' || self.decision == 'Permit')",
-                    "message": "name the Canary and the attempt this is about, "
+                    "has(self.freeze) == (self.decision == 'Override') && self.canary != '' && "
+                    "(self.attempt != '' || self.decision == 'Permit')",
+                    "message": "name the Canary and the attempt this is about, with decision Override the freeze too, "
                     "or with decision Thaw the freeze and nothing else",
                 },
             ]
@@ -368,10 +462,51 @@ class Tls(Model):
     server_name: Annotated[str, Field(max_length=253)] = ""
 
 
-class Credentials(Model):
-    """A bearer token, sent only to the URL of this object."""
+class BasicAuth(Model):
+    """A name and its password (RFC 7617), each in a Secret."""
 
-    bearer_token: SecretRef
+    username: SecretRef
+    password: SecretRef
+
+
+KINDS_OF_CREDENTIALS = "write exactly one of bearerToken and basicAuth"
+
+
+class Credentials(Model):
+    """Who asks, sent only to the URL of this object."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                {"rule": "has(self.bearerToken) != has(self.basicAuth)", "message": KINDS_OF_CREDENTIALS}
+            ]
+        }
+    )
+
+    bearer_token: SecretRef | None = None
+    basic_auth: BasicAuth | None = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Credentials:
+        if (self.bearer_token is None) == (self.basic_auth is None):
+            raise ValueError(KINDS_OF_CREDENTIALS)
+        return self
+
+
+OWN_HEADERS = ("authorization", "connection", "content-length", "content-type", "host", "transfer-encoding")
+"""what the client writes itself, or what belongs into `credentials`: lower case"""
+HEADER_TAKEN = f"{', '.join(OWN_HEADERS)}: not for spec.headers; who asks is told in spec.credentials"
+
+
+def _check_header(name: str) -> str:
+    if name.lower() in OWN_HEADERS:
+        raise ValueError(HEADER_TAKEN)
+    return name
+
+
+HEADER = r"^[-_A-Za-z0-9]+$"
+HeaderName = Annotated[str, Field(min_length=1, max_length=63, pattern=HEADER), AfterValidator(_check_header)]
+HeaderValue = Annotated[str, Field(max_length=1024, pattern=r"^[!-~]([ -~]*[!-~])?$")]
 
 
 class Template(Model):
@@ -380,14 +515,26 @@ class Template(Model):
     Label values may hold `$namespace`, `$port`, `$canary` (the Canary's name), and what differs between
     canary and stable: `$service`, `$deployment`, `$arm` (`canary` or `stable`); each query needs
     `$namespace` and one of those three. Raw samples are differenced per series. `latency` selects the
-    buckets of a classic histogram, whose `le` is in `latencyUnit`.
+    buckets of a classic histogram, whose `le` is in `latencyUnit`, or with `native` a native histogram.
     """
 
     requests: Annotated[str, Field(min_length=1, max_length=1024)]
     errors: Annotated[str, Field(min_length=1, max_length=1024)]
     latency: Annotated[str, Field(max_length=1024)] = ""
     latency_unit: Literal["ms", "s"] = "s"
-    pod_label: Annotated[str, Field(max_length=63)] = ""
+    native: Annotated[bool, Field(description="latency is a native histogram: any threshold will do")] = False
+    pod_label: Annotated[str, Field(max_length=63, pattern=r"^([a-zA-Z_][a-zA-Z0-9_]*)?$")] = ""
+
+
+class GaugeTemplate(Model):
+    """A query for one value of each pod: one selector, as in a template; several series of a pod are added up."""
+
+    value: Annotated[str, Field(min_length=1, max_length=1024)]
+    counter: Annotated[bool, Field(description="it only rises: its increase a second is the value")] = False
+    limit: Annotated[
+        str, Field(max_length=1024, description="selector of another value of each pod, which the value is divided by")
+    ] = ""
+    pod_label: Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-zA-Z_][a-zA-Z0-9_]*$")] = "pod"
 
 
 class MetricsSourceSpec(Model):
@@ -396,6 +543,13 @@ class MetricsSourceSpec(Model):
     url: Annotated[str, Field(min_length=8, max_length=2048, pattern=r"^https?://[^\s@]+$")]
     tls: Tls = Field(default_factory=Tls)
     credentials: Credentials | None = None
+    headers: Annotated[
+        dict[HeaderName, HeaderValue],
+        Field(
+            max_length=20,
+            description="sent with each query, such as X-Scope-OrgID: names a tenant, and is no place for a secret",
+        ),
+    ] = Field(default_factory=dict)
     namespaces: Annotated[
         tuple[Annotated[str, Field(min_length=1, max_length=63)], ...],
         Field(max_length=256, description="namespaces whose Canaries may use this source; empty means all"),
@@ -405,6 +559,7 @@ class MetricsSourceSpec(Model):
     )
     timeout: Annotated[timedelta, *duration, within("1s", "30s"), duration_schema("1s", "30s")] = timedelta(seconds=5)
     templates: Annotated[dict[Word, Template], Field(max_length=20)] = Field(default_factory=dict)
+    gauges: Annotated[dict[Word, GaugeTemplate], Field(max_length=20)] = Field(default_factory=dict)
 
 
 def parse_canary_spec(body: dict[str, Any]) -> CanarySpec:
@@ -413,3 +568,59 @@ def parse_canary_spec(body: dict[str, Any]) -> CanarySpec:
     Raises: pydantic.ValidationError: names every field at fault.
     """
     return CanarySpec.model_validate(body)
+
+
+EVERY_VERSION = {"source", "false_rollback_rate", "min_requests", "warmup", "no_data_timeout"}
+"""what no version of Serin needs to be told how to read"""
+
+
+def render_analysis(analysis: Analysis) -> dict[str, Any]:
+    """An analysis as a status remembers it: its numbers, and of what later versions added only what was asked for.
+
+    So an older controller that takes the rollout over meets a field it does not know only where that field matters.
+
+    >>> render_analysis(Analysis())["metrics"]
+    [{'name': 'errors', 'errorRatio': {}, 'margin': 0.0001}, {'name': 'latency', 'latency': {}, 'margin': 0.01}]
+    """
+    asked = analysis.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
+    numbers = analysis.model_dump(mode="json", by_alias=True, include=EVERY_VERSION)
+    metrics = [
+        metric.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
+        | {"margin": metric.margin}
+        for metric in analysis.metrics
+    ]
+    return asked | numbers | {"metrics": metrics}
+
+
+def read_analysis(remembered: dict[str, Any]) -> tuple[Analysis | None, tuple[str, ...]]:
+    """What `render_analysis` of any version wrote: what of it can be carried out here, and the fields that cannot.
+
+    A metric with anything unknown in it is left out as a whole. None where nothing is left that could judge.
+
+    >>> kept, unknown = read_analysis({"mood": "calm", "minRequests": 7, "metrics": [{"name": "a", "errorRatio": {}}]})
+    >>> kept.min_requests, unknown
+    (7, ('analysis.mood',))
+    >>> read_analysis({"mood": "calm", "metrics": None})
+    (None, ('analysis.metrics',))
+    """
+    plain = remembered
+    if not isinstance(plain.get("metrics", []), list):
+        return None, ("analysis.metrics",)
+    unknown: list[str] = []
+    while True:
+        try:
+            return Analysis.model_validate(plain), tuple(unknown)
+        except ValidationError as error:
+            places = [one["loc"] for one in error.errors()]
+        metrics = {place[1] for place in places if len(place) > 1 and place[0] == "metrics"}
+        fields = {place[0] for place in places if place and place[0] != "metrics"} & plain.keys()
+        if not metrics and not fields:
+            return None, (*unknown, "analysis.metrics")
+        unknown += [f"analysis.{'.'.join(map(str, place))}" for place in places if len(place) > 1 or place[0] in fields]
+        kept = [one for index, one in enumerate(plain.get("metrics", [])) if index not in metrics]
+        plain = {name: value for name, value in plain.items() if name not in fields} | {"metrics": kept}
+
+
+def field_problems(error: ValidationError) -> list[str]:
+    """What is wrong with a spec, a line for each field."""
+    return [f"spec.{'.'.join(str(part) for part in one['loc'])}: {one['msg']}" for one in error.errors()]

@@ -6,7 +6,7 @@ traffic is in these fields. Display fields (`reason`, `message`, `conditions`) d
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -15,6 +15,7 @@ from msgspec import Meta
 
 from controller.model.evidence import Degree, Evidence, Origin, Trust
 from controller.model.guarded import Clamp, FreezeSeen, Gate, PlanStep, Touched
+from controller.model.outlook import Outlook
 from controller.model.value import Value
 
 Short = Annotated[str, Meta(max_length=63)]
@@ -81,6 +82,12 @@ class Stable(Value, frozen=True):
     images: Annotated[tuple[Annotated[str, Meta(max_length=512)], ...], Meta(max_length=40)] = ()
     uses: Annotated[tuple[Annotated[str, Meta(max_length=300)], ...], Meta(max_length=100)] = ()
     """`Kind/name` of the ConfigMaps, Secrets and volume claims its pods stand on: admission guards these"""
+    strategy: Short = ""
+    """type of the rolling strategy it was released by; empty where nobody remembers"""
+    replicas: Count | None = None
+    """how many pods were wanted when it was released"""
+    promoted: bool = False
+    """by a rollout that passed: not adopted, and not gone out unjudged"""
 
 
 class Head(Value, frozen=True):
@@ -109,6 +116,8 @@ class Judged(Value, frozen=True):
     numbers: dict[str, float] = {}
     would_change: Text = ""
     """what has to happen for another verdict, in words"""
+    pods: Text = ""
+    """of a retreat: on which of the canary's pods the bad requests were, as far as these say so"""
 
 
 class Course(Value, frozen=True):
@@ -119,6 +128,18 @@ class Course(Value, frozen=True):
     """how much worse is allowed, a fraction of requests"""
     points: Annotated[tuple[Annotated[tuple[float, ...], Meta(max_length=5)], ...], Meta(max_length=32)]
     """each: seconds since the attempt began, percent of weight, effect, and the interval's ends"""
+
+
+class GaugeSeen(Value, frozen=True):
+    """A gauge when it was last remembered: means over the pods of each arm."""
+
+    metric: Short
+    canary: float = 0.0
+    stable: float = 0.0
+    times: float = 0.0
+    """the canary's of stable's from which it advises to hold"""
+    above: float = 0.0
+    """seconds for which the canary's has been above that without a break"""
 
 
 class Answered(Value, frozen=True):
@@ -137,6 +158,12 @@ class Answered(Value, frozen=True):
     """that admission saw the person in"""
     expires_at: datetime | None = None
     """from then on it stands for nothing"""
+    freeze: Annotated[str, Meta(max_length=64)] = ""
+    """uid of the Freeze that an Override is about"""
+    person: Annotated[str, Meta(max_length=256)] = ""
+    """the same for all accounts of one person"""
+    said_at: datetime | None = None
+    """when the Decision was made, by the API server's clock; None in what an earlier Serin answered"""
 
 
 class Permitted(Value, frozen=True):
@@ -205,7 +232,7 @@ class Attempt(Value, frozen=True):
     releasing: bool = False
     """the target was unpaused: getting out means giving it stable's template back"""
     excused: Count = 0
-    """retreats that do not count: a person's Resume has answered them, or only young pods had failed"""
+    """retreats that do not count: answered by a person's Resume, of young pods only, or explained by a burst"""
     replacing: bool = False
     """the retreated pods are to be replaced before the weight comes back"""
     drifts: Annotated[tuple[datetime, ...], Meta(max_length=10)] = ()
@@ -223,6 +250,9 @@ class Attempt(Value, frozen=True):
     """the verdict as of `evaluated_through`"""
     courses: Annotated[tuple[Course, ...], Meta(max_length=4)] = ()
     """of the metrics that weigh most"""
+    gauges: Annotated[tuple[GaugeSeen, ...], Meta(max_length=10)] = ()
+    overruled: bool = False
+    """a person went on in spite of what gauges advise"""
     outcome: Outcome | None = None
     """set when the attempt is to end; the phase that follows carries it out"""
     outcome_message: Text = ""
@@ -278,11 +308,15 @@ class Status(Value, frozen=True):
     """template hash whose return needs no judgement, because it was released before"""
     stable: Stable | None = None
     attempt: Attempt | None = None
+    outlook: Outlook | None = None
+    """what was known of traffic, steps and pods before the last rollout, or before the first"""
     head: Head = Head()
     rejected: Short = ""
     """template hash of the last revision that was rolled back; it is not tried again without a Retry"""
     decisions: Annotated[tuple[Answered, ...], Meta(max_length=20)] = ()
     permits: Annotated[tuple[Permitted, ...], Meta(max_length=20)] = ()
+    stable_only: Annotated[tuple[Annotated[str, Meta(max_length=1024)], ...], Meta(max_length=20)] = ()
+    """policies of the gateway that stable's Service has and the canary's lacks; display only"""
     conditions: Annotated[tuple[Condition, ...], Meta(max_length=16)] = ()
     step_shown: Short = ""
     verdict_shown: Short = ""
@@ -293,6 +327,11 @@ class Status(Value, frozen=True):
     def epoch(self) -> str:
         """The fencing value objects without a transition rule carry: `<leaderEpoch>.<fence>`."""
         return f"{self.leader_epoch}.{self.fence}"
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether this version can carry on with it: a later one's status may mean what we do not know."""
+        return self.schema_version <= Status().schema_version
 
     def but(self, **changes: Any) -> Status:
         """The same with some fields changed."""
@@ -306,6 +345,42 @@ class Status(Value, frozen=True):
         if self.attempt is None:
             raise ValueError("no attempt to change")
         return msgspec.structs.replace(self, attempt=msgspec.structs.replace(self.attempt, **changes))
+
+
+NOT_OURS = 2**31
+"""`schema_version` of a status that this version cannot read; it is never written back"""
+
+
+def read_status(body: dict[str, Any]) -> tuple[Status, str]:
+    """The status, and why it is not ours to carry on with; empty where it is.
+
+    Of one that is not, only what a way out needs is there: which attempt it is about, whether the decision to leave
+    traffic is in it, and what fences the route.
+    """
+    try:
+        status = parse_status(body)
+    except msgspec.ValidationError as error:
+        return _way_out(body), f"{error}: it was not written by this version of Serin"
+    if status.is_ours:
+        return status, ""
+    return _way_out(body), f"schemaVersion is {status.schema_version}, and this Serin knows {Status().schema_version}"
+
+
+def _way_out(body: dict[str, Any]) -> Status:
+    attempt = body.get("attempt")
+    name = attempt.get("id") if isinstance(attempt, dict) else None
+    nothing_else: dict[str, Any] = {"template_hash": "", "started_at": datetime.fromtimestamp(0, UTC), "plan": ()}
+    return Status(
+        schema_version=NOT_OURS,
+        leader_epoch=_count(body.get("leaderEpoch")),
+        fence=_count(body.get("fence")),
+        phase=next((out for out in (Phase.RETREATED, Phase.ROLLING_BACK) if out == body.get("phase")), Phase.PENDING),
+        attempt=Attempt(id=name, **nothing_else) if isinstance(name, str) else None,
+    )
+
+
+def _count(value: object) -> int:
+    return max(value, 0) if isinstance(value, int) else 0
 
 
 def parse_status(body: dict[str, Any]) -> Status:

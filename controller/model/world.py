@@ -7,8 +7,9 @@ from datetime import datetime
 from typing import Any
 
 from controller.model.guarded import Frozen, Ruling
+from controller.model.outlook import Outlook
 from controller.model.spec import CanarySpec, Verb
-from controller.model.status import Course, Judged, Status
+from controller.model.status import Course, GaugeSeen, Judged, Status
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class Target:
     template: dict[str, Any]
     template_hash: str
     images: tuple[str, ...]
+    strategy: str = ""
+    """type of its rolling strategy"""
     origin: str = ""
     """the pod template's annotation `serin.dev/origin`, as claimed"""
     epoch: str = ""
@@ -37,8 +40,12 @@ class Target:
     settled_template_hash: str = ""
     settled_images: tuple[str, ...] = ()
     has_pods: bool = False
+    runs_another: bool = False
+    """it has pods, and none of them is of the stable revision named when reading"""
     stable_ready: int = 0
     """ready pods of the stable revision named when reading"""
+    strays: bool = False
+    """it has pods, or asks for some, of another revision than that"""
     roll_complete: bool = False
     """its own strategy has brought every pod to the template in its spec"""
     roll_stuck: str = ""
@@ -60,7 +67,11 @@ class CanaryPods:
     ready: int = 0
     endpoints: int = 0
     """ready addresses behind the canary Service"""
+    unserved: bool = False
+    """pods are ready and none is behind the Service, which is missing or selects something else"""
     epoch: str = ""
+    asked_at: datetime | None = None
+    """since when it is to have `wanted` pods, where that is known"""
     trouble: str = ""
     """CamelCase: CrashLoopBackOff, ImagePullBackOff, QuotaExceeded, OOMKilled; empty when there is none"""
     trouble_message: str = ""
@@ -68,9 +79,24 @@ class CanaryPods:
     """seconds since the youngest pod started"""
     oldest_age: float = 0.0
     """seconds since the oldest pod started"""
+    ages: tuple[float, ...] = ()
+    """seconds since each pod that is ready started, the youngest first"""
     replaced: str = ""
     """epoch of the retreat that last asked for fresh pods"""
     deleting: bool = False
+    running: tuple[tuple[str, str], ...] = ()
+    """of each container that has started: its image as the template names it, and the digest that its node reports"""
+
+    @property
+    def serving(self) -> int:
+        """Pods that answer what the route sends: ready, and behind the Service."""
+        return min(self.ready, self.endpoints)
+
+    @property
+    def settled_age(self) -> float:
+        """Seconds that three of four ready pods have lived at least, of fewer than four all: an autoscaler that
+        starts a pod now and then does not make the others young."""
+        return self.ages[len(self.ages) // 4] if self.ages else self.youngest_age
 
 
 @dataclass(frozen=True)
@@ -97,6 +123,8 @@ class Weight:
     problem: str = ""
     """CamelCase reason when the route cannot be used: RouteMissing, RouteNotForService, RouteNotAccepted, ..."""
     problem_message: str = ""
+    stable_only: tuple[str, ...] | None = None
+    """policies attached to stable's Service and not to the canary's, a sentence each; None where nobody can tell"""
 
 
 @dataclass(frozen=True)
@@ -117,8 +145,13 @@ class DecisionSeen:
     expires_at: datetime | None = None
     permits: str = ""
     """`Kind/name` that a Permit is for"""
+    freeze: str = ""
+    """uid of the Freeze that an Override is about"""
+    freeze_name: str = ""
     may: bool | None = True
     """the person holds the right now; None when the API server did not say"""
+    person: str = ""
+    """the same for all accounts of one person"""
     barred: str = ""
     """why this person may not approve, whatever rights they hold: they had a part in the change"""
 
@@ -135,6 +168,17 @@ class Verdict:
     """the step's least number of canary requests is met and no evidence stands against it"""
     need: str = ""
     """what is missing for `enough`, in words"""
+    unheard: str = ""
+    """why nobody would hear of a fault if the weight came back now; empty when somebody would"""
+    lacks: str = "MinRequests"
+    """the reason for which it is not `enough`"""
+    suffers: str = ""
+    """of which metric stable is above its objective too; empty where of none"""
+    advice: str = ""
+    """what a gauge says against going on, or that it says nothing; its first word is the reason"""
+    gauges: tuple[GaugeSeen, ...] = ()
+    pods: str = ""
+    """on which of its pods the bad requests were that took the canary off traffic; empty while nobody can tell"""
     uncertified: str = ""
     """what is missing for the certificate that promotion asks for; empty when nothing is"""
     young: bool = False
@@ -143,6 +187,8 @@ class Verdict:
     """how old the fresh pods must get under traffic before the step may end; empty when they are"""
     replace: bool = False
     """the pods that tripped were not young: fresh ones are to show whether it was the revision"""
+    excused: bool = False
+    """pods of this service burst so often that the trip is no mark against the revision"""
     limit: float = 100.0
     """percent that the weight is limited to after a return, until the canary has shown nothing for a while"""
     mismatch: str = ""
@@ -152,6 +198,8 @@ class Verdict:
     checkpoint: dict[str, Any] = field(default_factory=dict)
     courses: tuple[Course, ...] = ()
     evaluated_through: float = 0.0
+    due: datetime | None = None
+    """when the next scrape is; none before the first"""
     canary_requests: int = 0
     canary_errors: int = 0
     first_bad_at: datetime | None = None
@@ -183,8 +231,12 @@ class Observed:
     """our own election term"""
     problems: tuple[str, ...] = ()
     """why the spec cannot be carried out, a line each; the first word is the CamelCase reason"""
+    unknown: tuple[str, ...] = ()
+    """fields of the attempt's analysis that another version of Serin wrote and this one cannot carry out"""
     target: Target | None = None
     canary: CanaryPods = CanaryPods()
+    baseline: CanaryPods = CanaryPods()
+    """the fresh pods of stable's template that the canary is compared with; none unless the Canary asks for them"""
     pins: Pins = Pins()
     weight: Weight = Weight()
     hold_proven: bool | None = None
@@ -194,6 +246,8 @@ class Observed:
     revoked: frozenset[str] = frozenset()
     """uids of decisions that were taken and stand for nothing now: who made them holds the right no longer"""
     verdict: Verdict = Verdict()
+    outlook: Outlook | None = None
+    """one that the status does not have yet"""
     record: RecordSeen = RecordSeen()
     ruling: Ruling | None = None
     """what the policies make of the candidate; None where none was asked for, or the policies could not be read"""

@@ -15,23 +15,38 @@ from controller.model.guarded import Gate
 from controller.model.redact import redact
 from controller.model.spec import Verb
 from controller.model.status import ACTIVE, Answered, Attempt, Outcome, Permitted, Phase, Status
-from controller.model.world import DecisionSeen
+from controller.model.world import DecisionSeen, Target
 
 KEPT = 20
+MOST_STANDING = KEPT // 2
+"""decisions of an attempt that count until they are used; no plan asks for as many"""
 PERMITS = 20
-LETS_THROUGH = frozenset({Verb.APPROVE, Verb.PROMOTE, Verb.RETRY, Verb.RESUME, Verb.BREAK_GLASS, Verb.PERMIT})
+LETS_THROUGH = frozenset(
+    {Verb.APPROVE, Verb.PROMOTE, Verb.RETRY, Verb.RESUME, Verb.BREAK_GLASS, Verb.OVERRIDE, Verb.PERMIT}
+)
 """may bring users onto the revision: the right is asked for again, and an end counts"""
-STANDING = frozenset({Verb.APPROVE.value, Verb.BREAK_GLASS.value})
+STANDING = frozenset({Verb.APPROVE.value, Verb.BREAK_GLASS.value, Verb.OVERRIDE.value})
 """count until they are used, not once"""
-BOUND = frozenset({Verb.APPROVE, Verb.PROMOTE, Verb.BREAK_GLASS})
+BOUND = frozenset({Verb.APPROVE, Verb.PROMOTE, Verb.BREAK_GLASS, Verb.OVERRIDE})
 """let this very revision through by this very plan, and must name both"""
+BY_PERSON = frozenset({Verb.APPROVE, Verb.OVERRIDE})
+"""ask whose account it is: two of one person are one, and an author's is none"""
+
+ADVISED = frozenset({"GaugeHigher", "GaugeMissing", "ObjectiveMissed"})
+"""reasons to hold that are advice: a Resume overrules them for the rest of the attempt"""
 
 
-def answer(status: Status, said: DecisionSeen, now: datetime) -> Status:
-    """The status after this Decision: its effect, if it has one, and the answer."""
-    refusal = _refusal(status, said, now)
-    changed = status if refusal else _effect(status, said, now)
-    text = refusal or _ANSWERS[said.verb]
+def answer(
+    status: Status, said: DecisionSeen, now: datetime, *, holds: str = "", target: Target | None = None
+) -> Status:
+    """The status after this Decision: its effect, if it has one, and the answer.
+
+    What a Resume means hangs on what it ends: `holds` is the reason for which the rollout would not go on without it,
+    as it is now, for a takeover or a freeze may have written another one to status.
+    """
+    refusal = _refusal(status, said, now, holds)
+    changed = status if refusal else _effect(status, said, now, holds, target)
+    text = refusal or _answer(status, said, holds, target)
     entry = Answered(
         uid=said.uid,
         decision=said.verb.value,
@@ -44,6 +59,9 @@ def answer(status: Status, said: DecisionSeen, now: datetime) -> Status:
         reason=said.reason,
         groups=said.groups,
         expires_at=said.expires_at,
+        freeze=said.freeze,
+        person=said.person,
+        said_at=said.at,
     )
     answered = changed.but(decisions=_kept((*changed.decisions, entry), changed.attempt))
     if said.verb is Verb.APPROVE and entry.taken:
@@ -54,12 +72,12 @@ def answer(status: Status, said: DecisionSeen, now: datetime) -> Status:
 
 def approvers(status: Status, gate: Gate, now: datetime, revoked: frozenset[str]) -> tuple[str, ...]:
     """The different people whose approvals count for this gate of the present attempt and still stand."""
-    counted = [
-        entry.by
+    counted = {
+        entry.person or entry.by: entry.by
         for entry in _standing(status, Verb.APPROVE, now, revoked)
         if entry.step == gate.step and (not gate.groups or set(gate.groups) & set(entry.groups))
-    ]
-    return tuple(dict.fromkeys(counted))
+    }
+    return tuple(counted.values())
 
 
 def closed_gates(status: Status, step: int, now: datetime, revoked: frozenset[str]) -> tuple[Gate, ...]:
@@ -88,6 +106,11 @@ def broken_glass(status: Status, now: datetime, revoked: frozenset[str]) -> Answ
     return standing[-1] if standing else None
 
 
+def overridden(status: Status, now: datetime, revoked: frozenset[str]) -> dict[str, Answered]:
+    """The freezes that somebody lets the present attempt pass, by uid, until each expires."""
+    return {entry.freeze: entry for entry in _standing(status, Verb.OVERRIDE, now, revoked)}
+
+
 def _standing(status: Status, verb: Verb, now: datetime, revoked: frozenset[str]) -> list[Answered]:
     attempt = status.attempt
     return [
@@ -111,11 +134,23 @@ _ANSWERS = {
     Verb.PAUSE: "no raise until a Resume; analysis and rollback go on",
     Verb.RESUME: "going on",
     Verb.PERMIT: "permitted until it expires, to whoever wrote it",
+    Verb.OVERRIDE: "Freeze {freeze} does not hold this attempt until this expires; approvals and other freezes do",
     Verb.BREAK_GLASS: "glass broken: no approval and no freeze stands before this attempt until it expires",
 }
 
 
-def _refusal(status: Status, said: DecisionSeen, now: datetime) -> str:
+def _answer(status: Status, said: DecisionSeen, holds: str, target: Target | None) -> str:
+    """What comes of a Decision that is taken."""
+    if said.verb is Verb.RESUME and holds == "StableTooSmall":
+        return f"going on: {_floor(target)} ready pods of stable are enough from now on"
+    if said.verb is Verb.RETRY and target and status.stable and target.template_hash == status.stable.template_hash:
+        return (
+            "the workload has stable's template again: apply the rejected revision once more, and it gets a new attempt"
+        )
+    return _ANSWERS[said.verb].format(freeze=said.freeze_name)
+
+
+def _refusal(status: Status, said: DecisionSeen, now: datetime, holds: str) -> str:
     """Why this Decision has no effect; empty when it has one."""
     if said.verb is Verb.THAW:
         return "a Thaw is about a Freeze and not about a Canary"
@@ -139,10 +174,16 @@ def _refusal(status: Status, said: DecisionSeen, now: datetime) -> str:
         return f"too late: attempt {attempt.id} has ended ({attempt.outcome or status.phase})"
     if said.verb is Verb.ABORT:
         return ""
-    if status.phase in {Phase.RELEASING, Phase.FINISHING}:
+    stands = status.phase is Phase.RELEASING and holds == "ObjectiveMissed"
+    if status.phase in {Phase.RELEASING, Phase.FINISHING} and not (stands and said.verb is Verb.RESUME):
         return "too late: the release has begun; only an Abort is taken now"
     if said.verb in BOUND and (unbound := _unbound(attempt, said)):
         return unbound
+    if said.verb in STANDING and (needless := _needless(status, attempt, said)):
+        return needless
+    if said.verb is Verb.OVERRIDE:
+        both = said.freeze and said.expires_at is not None
+        return said.barred or ("" if both else "spec.freeze and spec.expiresAt: both are needed")
     if said.verb is Verb.APPROVE:
         return _no_gate(status, attempt, said.step) or said.barred or _not_asked(attempt, said)
     return ""
@@ -161,6 +202,18 @@ def _unbound(attempt: Attempt, said: DecisionSeen) -> str:
                 "look again and decide about what is there now (kubectl canary writes it for you)"
             )
     return ""
+
+
+def _needless(status: Status, attempt: Attempt, said: DecisionSeen) -> str:
+    """Why this stands already, or cannot stand beside so many others: what stands is kept, so it is bounded."""
+    standing = [entry for entry in status.decisions if _stands(entry, attempt)]
+    for entry in standing:
+        same = (entry.decision, entry.step, entry.freeze) == (said.verb, said.step, said.freeze)
+        lasts = entry.expires_at is None or (said.expires_at is not None and said.expires_at <= entry.expires_at)
+        if same and lasts and (entry.person or entry.by) == (said.person or said.by):
+            return f"{entry.by} said so already at {entry.at:%Y-%m-%d %H:%M:%S} UTC, and that stands"
+    most = MOST_STANDING if said.verb in BY_PERSON else KEPT - 2
+    return f"{len(standing)} approvals and exceptions stand, and no more are kept" if len(standing) >= most else ""
 
 
 def _no_gate(status: Status, attempt: Attempt, step: int) -> str:
@@ -191,7 +244,7 @@ def _still_closed(status: Status, step: int, now: datetime) -> str:
     return f"counted; {asks_for(status, left[0], now, frozenset())}"
 
 
-def _effect(status: Status, said: DecisionSeen, now: datetime) -> Status:
+def _effect(status: Status, said: DecisionSeen, now: datetime, holds: str, target: Target | None) -> Status:
     match said.verb:
         case Verb.ABORT:
             return get_out(status, Outcome.ABORTED, f"{said.by}: {said.reason}", now)
@@ -203,18 +256,30 @@ def _effect(status: Status, said: DecisionSeen, now: datetime) -> Status:
             return status.with_attempt(paused=True)
         case Verb.RESUME:
             retreats = len(status.attempt.retreats) if status.attempt else 0
-            return status.with_attempt(paused=False, baking_since=None, excused=retreats, drifts=(), unpinned=())
+            if holds in ADVISED:
+                # The bake is over; the person has seen what the gauge says.
+                return status.with_attempt(paused=False, overruled=True)
+            if holds == "StableTooSmall":
+                status = status.with_attempt(stable_floor=_floor(target))
+            return status.with_attempt(
+                paused=False, baking_since=None, entered_at=now, excused=retreats, drifts=(), unpinned=()
+            )
         case Verb.RETRY:
             return status.but(phase=Phase.IDLE, rejected="")
         case Verb.APPROVE if said.step == 0:
             # Deadlines count from when it may go on.
             return status.with_attempt(entered_at=now)
-        case Verb.APPROVE | Verb.BREAK_GLASS | Verb.THAW:
+        case Verb.APPROVE | Verb.BREAK_GLASS | Verb.OVERRIDE | Verb.THAW:
             return status
         case Verb.PERMIT:
             assert said.expires_at is not None
             permitted = Permitted(said.permits, said.by, said.expires_at)
             return status.but(permits=(*status.permits, permitted)[-PERMITS:])
+
+
+def _floor(target: Target | None) -> int:
+    """The pods of stable that a person takes as enough for all traffic; no pod at all never is."""
+    return max(target.stable_ready, 1) if target else 1
 
 
 def get_out(status: Status, outcome: Outcome, message: str, now: datetime) -> Status:
@@ -228,14 +293,51 @@ def get_out(status: Status, outcome: Outcome, message: str, now: datetime) -> St
     )
 
 
+def unanswered(said: tuple[DecisionSeen, ...], status: Status) -> tuple[DecisionSeen, ...]:
+    """Those without an answer; one older than what we remember was answered and its answer dropped.
+
+    They are answered in their order, so both are told by when they were made and not by our clock. An Abort that could
+    still end the attempt is not asked for its age: had it been answered, the attempt would be on its way out.
+    """
+    answered = {entry.uid for entry in status.decisions}
+    through = _answered_through(status)
+    return tuple(
+        one
+        for one in said
+        if one.uid not in answered and (through is None or (one.at, one.uid) > through or _ends(one, status))
+    )
+
+
+def _ends(said: DecisionSeen, status: Status) -> bool:
+    active = status.phase in ACTIVE and status.phase is not Phase.ROLLING_BACK
+    return active and said.verb is Verb.ABORT and status.attempt is not None and said.attempt == status.attempt.id
+
+
+def _answered_through(status: Status) -> tuple[datetime, str] | None:
+    """The oldest Decision whose answer a flood can push out: what was made before, and has no answer here, had one.
+    None while nothing was ever pushed out."""
+    if len(status.decisions) < KEPT:
+        return None
+    return next(
+        ((entry.said_at or entry.at, entry.uid) for entry in status.decisions if not _stands(entry, status.attempt)),
+        None,
+    )
+
+
+def _stands(entry: Answered, attempt: Attempt | None) -> bool:
+    """Whether it may still let this attempt through; an approval of a step that has passed has done its work."""
+    if attempt is None or not entry.taken or entry.attempt != attempt.id or entry.decision not in STANDING:
+        return False
+    return entry.decision != Verb.APPROVE or entry.step > attempt.step or entry.step == attempt.step == 0
+
+
 def _kept(entries: tuple[Answered, ...], attempt: Attempt | None) -> tuple[Answered, ...]:
-    """The newest entries; approvals in force are never pushed out by a flood of others."""
+    """The newest entries; what counts until it is used is never pushed out by a flood of others."""
     surplus = len(entries) - KEPT
     kept = []
     for entry in entries:
-        in_force = attempt is not None and entry.taken and entry.attempt == attempt.id
-        if surplus > 0 and not in_force:
+        if surplus > 0 and not _stands(entry, attempt):
             surplus -= 1
             continue
         kept.append(entry)
-    return tuple(kept[-KEPT:])
+    return tuple(kept)

@@ -18,15 +18,24 @@ HOLDS = frozenset(
         "TrafficLowered",
         "StableTooSmall",
         "TrafficMismatch",
+        "ImageMismatch",
         "RetreatedTooOften",
+        "BaselineNotReady",
         "MinRequests",
+        "Suspicious",
+        "NoBaselineTraffic",
+        "BothArmsSuffer",
+        "GaugeHigher",
+        "GaugeMissing",
         "NotCertified",
+        "ObjectiveMissed",
         "PodsTooYoung",
         "PinsLost",
         "PinsReverted",
         "RouteNotAccepted",
         "RouteMissing",
         "RouteNotForService",
+        "CanaryInRoute",
         "RouteForbidden",
         "SessionPersistence",
         "NoData",
@@ -38,7 +47,9 @@ HOLDS = frozenset(
 """reasons for which the weight stays; each ends by itself when its cause does, or by an edit"""
 TO_MEND = frozenset(
     {
+        "CanaryInRoute",
         "Conflict",
+        "ErrorsNotCounted",
         "EvidenceMissing",
         "InvalidSpec",
         "LabelReserved",
@@ -63,9 +74,12 @@ TO_MEND = frozenset(
         "TargetPaused",
         "TemplateInvalid",
         "TemplateMissing",
+        "ThresholdNotABound",
     }
 )
 """reasons for which nothing could be released: somebody must edit what the message names"""
+TO_COME = frozenset({"EvidenceUnavailable", "PolicyUnreadable", "WaitingForStable"})
+"""reasons for which an edit that is held has not begun yet"""
 
 
 def _how_held(status: Status) -> str:
@@ -114,9 +128,15 @@ def render_conditions(status: Status, now: datetime) -> tuple[Condition, ...]:
             f"{edited_in_place}: an edit in place reaches stable's pods at once; give them a new name with each change"
         )
         rows.append(condition("ConfigNotHeld", "True", "EditedInPlace", text[:1024]))
+    if status.stable_only:
+        text = (
+            "the gateway treats requests to the canary differently, add the Service that is missing to "
+            f"spec.targetRefs: {'; '.join(status.stable_only)}"
+        )
+        rows.append(condition("PolicyNotOnCanary", "True", "AttachedToStableOnly", text[:1024]))
     if not accepted or rolled_back:
         rows += [condition("Ready", "False"), condition("Stalled", "True")]
-    elif active or status.phase is Phase.PENDING:
+    elif active or status.phase is Phase.PENDING or status.reason in TO_COME:
         rows += [condition("Ready", "Unknown"), condition("Reconciling", "True")]
     else:
         rows.append(condition("Ready", "True"))

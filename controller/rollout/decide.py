@@ -8,7 +8,6 @@ in-between for a crash to hit.
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -16,16 +15,26 @@ import msgspec
 
 from controller.errors import SerinError
 from controller.model.evidence import Origin
-from controller.model.guarded import FreezeSeen, Frozen, Gate, PlanStep
-from controller.model.policy import OnStart
+from controller.model.guarded import Gate
 from controller.model.redact import redact
 from controller.model.spec import Verb
-from controller.model.status import ACTIVE, Attempt, Head, Judged, Outcome, Phase, Stable, Status, StepSeen
-from controller.model.uses import uses
+from controller.model.status import ACTIVE, Attempt, Outcome, Phase, Status, StepSeen
 from controller.model.world import DecisionSeen, Observed, Target, Weight
-from controller.rollout.answers import answer, asks_for, broken_glass, closed_gates, get_out
-from controller.rollout.conditions import render_conditions
+from controller.rollout.answers import answer, asks_for, closed_gates, get_out
+from controller.rollout.attempts import (
+    MADE_AGAIN,
+    begin,
+    checkpointed,
+    convicted,
+    head_of,
+    retreated,
+    stable_of,
+    unjudged,
+    with_pods,
+)
+from controller.rollout.frozen import frozen_out, held_by_freeze, is_held_back
 from controller.rollout.moves import (
+    SOON,
     AddFinalizer,
     ApplyCanary,
     Become,
@@ -45,34 +54,83 @@ from controller.rollout.moves import (
     Unpin,
     Wait,
 )
+from controller.rollout.pods import (
+    another_image,
+    has_pods_from,
+    has_trial_pods,
+    nobody_answers,
+    pods_beside,
+    pods_for,
+    size_baseline,
+    wait_for_baseline,
+    wait_for_pods,
+    waited_for_since,
+    was_scaled,
+)
+from controller.rollout.told import how_it_ended, pins_reverted, route_reverted, target_missing, told
 
 MARGIN = timedelta(seconds=1)
 """gateways obey up to 0.4 s after they report that they do (measured: 87 to 383 ms)"""
 DRAIN = timedelta(seconds=2)
 """from weight 0 in force to the deletion of pods that may still answer"""
+REPORTED_WITHIN = timedelta(minutes=1)
+"""a gateway has reported what became of a route by then, or it is not its route"""
 REST = timedelta(seconds=30)
 """the least time a retreated canary is off traffic"""
 TROUBLE_GRACE = timedelta(seconds=20)
 """pods that cannot start get this long before the rule rolls back: pulls and quotas do recover"""
 LOOK_AGAIN = timedelta(seconds=5)
 """so long after its correction a problem may still be shown, where a watch does not tell of it"""
+ASK_AGAIN = timedelta(minutes=1)
+"""the same where only the metrics server can tell"""
+PROVED_SOON = timedelta(minutes=1)
+"""a policy is in force some 20 s after the first installation"""
+PROVED_AT_LAST = timedelta(minutes=5)
+OF_SERVER = frozenset({"ErrorsNotCounted", "TemplateInvalid", "ThresholdNotABound"})
+"""reasons that a look at what watches bring cannot find"""
 DRIFT_WINDOW = timedelta(minutes=10)
 DRIFTS = 3
 RETREATS = 3
 """the third retreat of a rollout holds for a person, or rolls back where nobody vouches for the change"""
+TOLD_AGAIN = 1.25
+"""times the requests that were there when it was last said how many a certificate takes"""
 CLOCK_SLACK = timedelta(seconds=5)
 """clocks of two leaders may differ by so much"""
-SOON = timedelta(seconds=1)
-NEWS_AFTER = timedelta(seconds=5)
-"""a new reason to wait is written once a phase or step is this old"""
 
+REMEDY = "if this release is the remedy: kubectl canary promote"
+LEFT_ALONE = (
+    "a newer Serin wrote this status, and this one moves nothing until that is back: upgrade. "
+    "kubectl canary abort takes the canary off traffic all the same, and kubectl canary detach ends it"
+)
+STILL_ENDING = (
+    "the canary Deployment of the attempt before is still being deleted: where that lasts, a finalizer of somebody "
+    "else's or a pod on a dead node keeps it, and kubectl get deployment -o yaml shows which"
+)
+PROVING = (
+    "asking the API server whether it holds an edit; where this lasts longer than a minute: is there a "
+    "MutatingAdmissionPolicyBinding serin-hold, and does its namespaceSelector take this namespace?"
+)
+STABLE_GONE = (
+    "no pod of stable's revision is left, and a Service pinned to it would reach nobody: one revision must have all "
+    "pods, updated and available; or set the template back to stable's"
+)
 UNVOUCHED = frozenset({Origin.AI, Origin.UNKNOWN, Origin.MIXED})
 ENDED_BADLY = frozenset({Outcome.ROLLED_BACK, Outcome.ABORTED, Outcome.REJECTED})
 
 
 def decide(seen: Observed, now: datetime) -> Decision:
     """The one thing to do now."""
-    return _told(seen, _permits_ended(seen, _decide(seen, now), now), now)
+    return told(seen, _permits_ended(seen, _seen_to_its_end(seen, _decide(seen, now)), now), now)
+
+
+def _seen_to_its_end(seen: Observed, decision: Decision) -> Decision:
+    """Whoever or whatever ends an attempt, its record says how many of its requests were compared until then."""
+    match decision:
+        case Become(status=after, reason=reason, message=message) if (
+            after.phase is Phase.ROLLING_BACK is not seen.status.phase
+        ):
+            return Become(checkpointed(seen, after), reason, message)
+    return decision
 
 
 def _permits_ended(seen: Observed, decision: Decision, now: datetime) -> Decision:
@@ -88,13 +146,13 @@ def _permits_ended(seen: Observed, decision: Decision, now: datetime) -> Decisio
 
 def decide_refused(seen: Observed, error: SerinError, now: datetime) -> Decision:
     """What to remember of a move that a person's object, or a right that is missing, stands in the way of."""
-    return _told(seen, Wait(error.reason, str(error), now + LOOK_AGAIN), now)
+    return told(seen, Wait(error.reason, str(error), now + LOOK_AGAIN), now)
 
 
 def _decide(seen: Observed, now: datetime) -> Decision:
     status = seen.status
-    if status.schema_version > Status().schema_version:
-        return Wait("NewerStatus", "a newer Serin wrote this status: upgrade this one; nothing moves until then")
+    if not status.is_ours:
+        return _while_not_ours(seen)
     if status.phase in ACTIVE and status.leader_epoch < seen.term:
         return Become(status, "TookOver")
     if seen.spec is None and (status.phase in ACTIVE or not seen.deleting):
@@ -104,7 +162,7 @@ def _decide(seen: Observed, now: datetime) -> Decision:
         return _while_leaving(seen, now)
     if (urgent := _said(seen, now, only=Verb.ABORT)) is not None:
         return urgent
-    if (urgent := _frozen_out(seen, now)) is not None:
+    if (urgent := frozen_out(seen, now)) is not None:
         return urgent
     if (back := _clock_went_back(status, now)) is not None:
         return back
@@ -129,6 +187,24 @@ def _decide(seen: Observed, now: datetime) -> Decision:
             return _while_rolled_back(seen, now)
 
 
+def _while_not_ours(seen: Observed) -> Decision:
+    """Another Serin's status is neither guessed at nor changed; who wants users off the revision gets that at once."""
+    status, weight = seen.status, seen.weight
+    aborts = [said for said in seen.decisions if said.verb is Verb.ABORT]
+    if aborts:
+        why = f"{aborts[0].by} aborted it"
+    elif seen.deleting:
+        why = "the Canary was deleted, or Serin uninstalled"
+    else:
+        why = "its status says so" if status.phase in {Phase.RETREATED, Phase.ROLLING_BACK} else ""
+    # At weight 0 too: the stamp refuses the raise that a leader before us may have on its way.
+    if why and (weight.percent > 0 or (_marked(weight) and weight.epoch != status.epoch)):
+        return Do(
+            SetWeight(0.0), "NewerStatus", f"all traffic goes to stable, since {why}; the rest waits: {LEFT_ALONE}"
+        )
+    return Wait("NewerStatus", LEFT_ALONE)
+
+
 # -- at rest ------------------------------------------------------------------------------------------
 
 
@@ -137,7 +213,7 @@ def _while_pending(seen: Observed, now: datetime) -> Decision:
     status, target = seen.status, seen.target
     match target:
         case None:
-            return Wait("TargetMissing", _target_missing(seen))
+            return Wait("TargetMissing", target_missing(seen))
         case _ if problem := _problem((*seen.problems, *target.problems), now):
             return problem
         case _ if not seen.has_finalizer:
@@ -149,10 +225,10 @@ def _while_pending(seen: Observed, now: datetime) -> Decision:
         case Target(settled_hash=""):
             return Wait("WaitingForStable", "one revision must have all pods, updated and available")
     adopted = status.but(
-        phase=Phase.IDLE, stable=_stable(target), edits_held=False, holding=False, unjudged="", unjudged_unless=""
+        phase=Phase.IDLE, stable=stable_of(target), edits_held=False, holding=False, unjudged="", unjudged_unless=""
     )
     if status.unjudged and target.settled_template_hash != status.unjudged_unless:
-        adopted = adopted.but(attempt=_unjudged(target, seen, status.unjudged, now))
+        adopted = adopted.but(attempt=unjudged(target, seen, status.unjudged, now))
     return Become(adopted, "Adopted", f"stable is {target.settled_hash}")
 
 
@@ -180,6 +256,9 @@ def _while_idle(seen: Observed, now: datetime) -> Decision:
             was_ours = status.holding or status.rests_paused
             changed = status.but(rests_paused=target.rests_paused, holding=was_ours, edits_held=False)
             return Become(changed, "Idle", "edits are held in another way from now on")
+        case Target(paused=False, strays=True, roll_complete=False, roll_stuck="") if same:
+            # Paused now it would keep them, and what came now would find the fewer of stable's.
+            return Wait("Restoring", "the workload rolls back by its own strategy", now + SOON)
         case Target(paused=False) if same and status.rests_paused:
             return Do(PauseTarget(), "PausedAtRest", "this cluster has no MutatingAdmissionPolicy: paused at rest")
         case Target(paused=True) if same and (status.holding or target.held) and not status.rests_paused:
@@ -191,21 +270,19 @@ def _while_idle(seen: Observed, now: datetime) -> Decision:
         case _ if same and not status.edits_held and seen.hold_proven:
             return Become(status.but(edits_held=True), "Idle", "edits are held: proven by a dry run")
         case _ if same and not status.edits_held:
-            return Wait("ProvingHold", "asking the API server whether it holds an edit", now + SOON)
+            return Wait("ProvingHold", PROVING, _proved_again(status, now))
+        case _ if same and seen.outlook is not None:
+            return Become(status.but(outlook=seen.outlook), status.reason or "Idle", status.message)
         case _ if same:
             # How the last rollout ended says more than that nothing happens, and is no news a second time.
             return Wait(status.reason, status.message) if status.reason in set(Outcome) else Wait("Idle")
+        case _ if (out := _went_out_unheld(seen, target, now)) is not None:
+            return out
         case Target(paused=True) if target.template_hash == status.rejected:
             return Become(status.but(phase=Phase.ROLLED_BACK, holding=True), "RolledBack", "rejected before")
         case Target(paused=True):
-            return _refused(seen, now) or _begin(seen, target, now)
-        case Target(roll_complete=True) if target.settled_hash:
-            return Become(
-                status.but(stable=_stable(target), attempt=_unjudged(target, seen, "the edit was not held", now)),
-                "UnjudgedRelease",
-                "a revision went out that nobody held: is the admission policy serin-hold in force?",
-            )
-    return Do(PauseTarget(), "EditNotHeld", "the edit was not held by the API server: paused now")
+            return _tried(seen, target, now)
+    return _not_held(seen, "the edit was not held by the API server: paused now")
 
 
 def _while_rolled_back(seen: Observed, now: datetime) -> Decision:
@@ -226,28 +303,38 @@ def _while_rolled_back(seen: Observed, now: datetime) -> Decision:
             return Do(Release(), "Withdrawn", "the template is stable's again")
         case _ if same and status.holding:
             return Become(status.but(phase=Phase.IDLE, holding=False), "Idle", "the template is stable's again")
-        case Target(paused=False) if same and status.rests_paused:
+        case Target(paused=False, strays=False) if same and status.rests_paused:
             return Do(PauseTarget(), "PausedAtRest", "this cluster has no MutatingAdmissionPolicy: paused at rest")
+        case _ if not same and (out := _went_out_unheld(seen, target, now)) is not None:
+            return out
         case Target(paused=False) if not same:
-            return Do(PauseTarget(), "EditNotHeld", "unpaused while held")
+            return _not_held(seen, "unpaused while held")
+        case Target(strays=True) if rejected:
+            return Do(
+                Restore(), "Restoring", "some pods run the rejected revision: the workload gets stable's template"
+            )
+        case _ if not same and not rejected and (problem := _problem((*seen.problems, *target.problems), now)):
+            return problem
         case _ if not same and not rejected:
-            return _refused(seen, now) or _begin(seen, target, now)
-    return Wait("RolledBack", _how_it_ended(status))
+            return _tried(seen, target, now)
+    return Wait("RolledBack", how_it_ended(status))
 
 
 def _while_leaving(seen: Observed, now: datetime) -> Decision:
     """The Canary is being deleted: traffic to stable and verified, nothing held, nothing of ours left."""
     status, target, stable = seen.status, seen.target, seen.status.stable
-    if status.phase in {Phase.RELEASING, Phase.FINISHING}:
-        return _while_releasing(seen, now) if status.phase is Phase.RELEASING else _while_finishing(seen, now)
+    if status.phase is Phase.RELEASING and not _is_stopped(seen, now):
+        return _while_releasing(seen, now)
+    if status.phase is Phase.FINISHING:
+        return _while_finishing(seen, now)
     if status.phase is Phase.ROLLING_BACK:
         return _while_rolling_back(seen, now)
     if status.phase in ACTIVE:
-        return Become(get_out(status, Outcome.DELETED, "the Canary was deleted", now), "Deleted")
+        return Become(get_out(status, Outcome.DELETED, "the Canary was deleted, or Serin uninstalled", now), "Deleted")
     held = (
-        (status.holding or status.rests_paused)
-        and target is not None
+        target is not None
         and stable is not None
+        and (status.holding or status.rests_paused or target.held)
         and target.uid == stable.uid
         and not target.deleting
     )
@@ -260,7 +347,7 @@ def _while_leaving(seen: Observed, now: datetime) -> Decision:
             return Do(Restore(), "Leaving", "the held template is set back to stable's")
         case _ if held and target and target.paused:
             return Do(Release(), "Leaving")
-        case _ if seen.canary.exists and not seen.canary.deleting:
+        case _ if has_trial_pods(seen):
             return Do(DeleteCanary(), "Leaving")
         case _ if seen.pins.any_pin:
             return Do(Unpin(), "Leaving")
@@ -283,36 +370,62 @@ def _while_preparing(seen: Observed, now: datetime) -> Decision:
         return said
     assert target is not None
     assert status.attempt is not None
-    wanted = _pods_for(status.attempt.here.weight, target.replicas)
+    wanted = pods_for(status.attempt.here.weight, target.replicas)
     match seen:
+        case _ if seen.weight.percent > 0:
+            return Do(
+                SetWeight(0.0), "WeightTooHigh", f"found {seen.weight.percent:g} % before the first step: taken off"
+            )
         case _ if not target.paused:
-            return Do(PauseTarget(), "EditNotHeld", "unpaused while held")
+            return _not_held(seen, "unpaused while held")
         case _ if problem := _problem((*seen.problems, *seen.pins.problems), now):
             return problem
         case _ if not seen.record.exists:
             return Do(StoreRecord(), "Recording")
-        case _ if (held := _held_by_freeze(seen, now)) is not None:
+        case _ if (held := held_by_freeze(seen, now)) is not None:
             return held
+        case _ if (newer := _asks_for_more(seen, now)) is not None:
+            return newer
         case _ if gates := closed_gates(status, 0, now, seen.revoked):
             return Wait("AwaitingApproval", asks_for(status, gates[0], now, seen.revoked))
         case _ if target.stale_replicasets:
             return Do(DeleteReplicaSet(target.stale_replicasets[0]), "Preparing")
+        case _ if not seen.pins.pinned and target.runs_another:
+            return Wait("WaitingForStable", STABLE_GONE, now + SOON)
+        case _ if not seen.pins.pinned and _would_lose_pods(target) and not status.attempt.promoted_by:
+            return Wait(
+                "WaitingForStable",
+                f"{target.stable_ready} of {target.replicas} pods are stable's and ready, and others run another "
+                "revision: pinned, the Services would reach those few alone. kubectl canary abort puts stable's "
+                "template back; promote begins all the same",
+                now + SOON,
+            )
         case _ if not seen.pins.pinned:
             return Do(Pin(), "Pinning")
         case _ if seen.canary.deleting:
-            return Wait("Preparing", until=now + SOON)
-        case _ if seen.canary.attempt != status.attempt.id or seen.canary.wanted != wanted:
+            return Wait("Preparing", STILL_ENDING, now + SOON)
+        case _ if seen.canary.attempt != status.attempt.id or seen.canary.wanted != wanted or seen.canary.unserved:
             return Do(ApplyCanary(wanted), "StartingPods")
-        case _ if not _ready(seen, wanted):
-            return _wait_for_pods(seen, now)
+        case _ if (sized := size_baseline(seen, now)) is not None:
+            return sized
+        case _ if seen.canary.serving < wanted:
+            return wait_for_pods(seen, now)
+        case _ if (late := wait_for_baseline(seen, now)) is not None:
+            return late
+        case _ if other := another_image(seen, status.attempt):
+            return Wait("ImageMismatch", other, now + SOON)
         case _ if seen.weight.problem:
             return Wait(seen.weight.problem, seen.weight.problem_message, now + SOON)
         case _ if not seen.weight.present:
             return Do(SetWeight(0.0), "JoiningRoute")
         case _ if not seen.weight.programmed:
             return Wait("RouteNotProgrammed", "no gateway reports this route yet", now + SOON)
+        case _ if seen.verdict.unheard and not status.attempt.promoted_by:
+            return Wait("MetricsUnavailable", f"no request goes there unwatched: {seen.verdict.unheard}", now + SOON)
     return Become(
-        status.but(phase=Phase.PROGRESSING, weight=status.attempt.here.weight).with_attempt(entered_at=now),
+        status.but(
+            phase=Phase.PROGRESSING, weight=status.attempt.here.weight, outlook=seen.outlook or status.outlook
+        ).with_attempt(entered_at=now),
         "StepStarted",
     )
 
@@ -325,22 +438,28 @@ def _while_progressing(seen: Observed, now: datetime) -> Decision:
     assert target is not None
     assert status.attempt is not None
     attempt, step = status.attempt, status.attempt.here
-    wanted = _pods_for(step.weight, target.replicas)
+    wanted = pods_for(step.weight, target.replicas)
     unseen = _no_data_for(seen, now)
     # The stamp says that this weight was written; a tool that reverts at once must not be fought for ever.
     reverted = not weight.present and (attempt.baking_since is not None or weight.epoch == status.epoch)
     match seen:
         # get out
         case _ if verdict.fail:
-            return Become(_convict(seen, now), verdict.judged.reason if verdict.judged else "AnalysisFailed")
+            return Become(convicted(seen, now), verdict.judged.reason if verdict.judged else "AnalysisFailed")
         case _ if weight.percent > status.weight:
             return Do(SetWeight(status.weight), "WeightTooHigh", f"found {weight.percent:g} %: lowered at once")
         case _ if verdict.tripped and seen.spec and seen.spec.analysis.on_trip == "rollback":
-            return Become(_convict(seen, now), verdict.judged.reason if verdict.judged else "AnalysisFailed")
+            return Become(convicted(seen, now), verdict.judged.reason if verdict.judged else "AnalysisFailed")
         case _ if verdict.tripped:
-            return Become(_retreat(seen, "Tripped", now), "Retreated", verdict.judged.message if verdict.judged else "")
-        case _ if weight.percent > 0 and seen.canary.ready == 0:
-            return Become(_retreat(seen, "CanaryNotReady", now), "Retreated", "no canary pod is ready")
+            return Become(
+                retreated(seen, "Tripped", now), "Retreated", verdict.judged.message if verdict.judged else ""
+            )
+        case _ if weight.percent > 0 and not seen.canary.serving:
+            return Become(retreated(seen, "CanaryNotReady", now), "Retreated", nobody_answers(seen.canary))
+        case _ if weight.percent > 0 and pods_beside(seen) and not seen.baseline.serving:
+            return Become(
+                retreated(seen, "BaselineNotReady", now), "Retreated", "no pod of the fresh baseline is ready"
+            )
         case _ if unseen and attempt.no_data == "RollBack":
             message = f"no data for {unseen:.0f} s, and the change is {attempt.origin}: {verdict.need}"
             return Become(get_out(status, Outcome.ROLLED_BACK, message, now), "NoData", message)
@@ -348,7 +467,7 @@ def _while_progressing(seen: Observed, now: datetime) -> Decision:
             return said
         # get there
         case _ if not target.paused:
-            return Do(PauseTarget(), "EditNotHeld", "unpaused while held")
+            return _not_held(seen, "unpaused while held")
         case _ if weight.problem:
             return Wait(weight.problem, weight.problem_message, now + SOON)
         case _ if weight.epoch != status.epoch and weight.present:
@@ -357,48 +476,60 @@ def _while_progressing(seen: Observed, now: datetime) -> Decision:
             return Wait("PinsLost", seen.pins.problems[0], now + SOON)
         case _ if not seen.pins.pinned and attempt.baking_since is not None and not _often(attempt.unpinned, now):
             recent = (*attempt.unpinned[-DRIFTS:], now)
-            return Become(status.with_attempt(baking_since=None, unpinned=recent), "PinsReverted", _pins_reverted(seen))
+            again = status.with_attempt(baking_since=None, entered_at=now, unpinned=recent)
+            return Become(again, "PinsReverted", pins_reverted(seen))
         case _ if not seen.pins.pinned:
             # Also while it holds: without a pin the stable Service reaches the canary's pods, whatever the weight.
             return Do(Pin(), "Pinning")
         case _ if _often(attempt.unpinned, now) and attempt.baking_since is None:
-            return Wait("PinsReverted", _pins_reverted(seen), now + SOON)
+            return Wait("PinsReverted", pins_reverted(seen), now + SOON)
         case _ if reverted and _often(attempt.drifts, now):
-            return Wait("RouteReverted", _route_reverted(seen), now + DRIFT_WINDOW)
+            return Wait("RouteReverted", route_reverted(seen), now + DRIFT_WINDOW)
         case _ if reverted:
             # A new fence, so that the weight written next is told from the one that was taken off.
             recent = (*attempt.drifts[-DRIFTS:], now)
-            fenced = status.but(fence=status.fence + 1).with_attempt(baking_since=None, drifts=recent)
-            return Become(fenced, "TrafficMoved", _route_reverted(seen))
+            fenced = status.but(fence=status.fence + 1).with_attempt(baking_since=None, entered_at=now, drifts=recent)
+            return Become(fenced, "TrafficMoved", route_reverted(seen))
         case _ if attempt.baking_since and weight.percent < status.weight:
             return Wait(
                 "TrafficLowered",
                 f"somebody lowered the weight to {weight.percent:g} %: kubectl canary resume takes it up again",
             )
         # hold
-        case _ if (held := _held_by_freeze(seen, now)) is not None:
+        case _ if (held := held_by_freeze(seen, now)) is not None:
             return held
+        case _ if (newer := _asks_for_more(seen, now)) is not None:
+            return newer
         case _ if attempt.paused:
             return Wait("Paused", "no raise until kubectl canary resume")
-        case _ if target.stable_ready < attempt.stable_floor:
-            return Wait(
-                "StableTooSmall",
-                f"stable has {target.stable_ready} ready pods and had {attempt.stable_floor} when the rollout began: "
-                "it could not carry the traffic that would come back",
-                now + SOON,
-            )
+        case _ if target.stable_ready < attempt.stable_floor and not attempt.promoted_by:
+            return _too_small(status, target.stable_ready, attempt.stable_floor, now)
+        case _ if other := another_image(seen, attempt):
+            return Wait("ImageMismatch", other, now + SOON)
         case _ if verdict.mismatch:
             return Wait("TrafficMismatch", verdict.mismatch, now + SOON)
+        case _ if verdict.suffers and not attempt.promoted_by:
+            return Wait("BothArmsSuffer", f"{verdict.suffers}; {REMEDY}", now + SOON)
         # move on
-        case _ if seen.canary.wanted != wanted:
+        case _ if seen.canary.wanted != wanted or seen.canary.unserved:
             return Do(ApplyCanary(wanted), "ScalingCanary")
-        case _ if not _ready(seen, wanted):
-            return _wait_for_pods(seen, now)
+        case _ if (sized := size_baseline(seen, now)) is not None:
+            return sized
+        case _ if seen.canary.serving < wanted and attempt.baking_since is not None and was_scaled(seen, now):
+            return Wait("ScalingCanary", "the target has grown, and the canary with it: its new pods start", now + SOON)
+        case _ if seen.canary.serving < wanted and attempt.baking_since is not None:
+            # They were ready: the deadline counts from when they no longer were, and the bake begins anew.
+            lost = status.with_attempt(baking_since=None, entered_at=now)
+            return Become(lost, "CanaryNotReady", f"{seen.canary.ready} of {wanted} canary pods are ready")
+        case _ if seen.canary.serving < wanted:
+            return wait_for_pods(seen, now)
+        case _ if (late := wait_for_baseline(seen, now)) is not None:
+            return late
         case _ if weight.percent != status.weight or not weight.present:
             return Do(SetWeight(status.weight), "StepStarted", f"{status.weight:g} %")
         case _ if not weight.programmed:
             return Wait("RouteNotProgrammed", "no gateway reports this weight yet", now + SOON)
-        case _ if status.weight < step.weight and verdict.limit > status.weight:
+        case _ if status.weight < step.weight and verdict.fresh and verdict.limit > status.weight:
             return Become(
                 status.but(weight=step.weight).with_attempt(baking_since=None, entered_at=now),
                 "Climbing",
@@ -411,33 +542,37 @@ def _while_progressing(seen: Observed, now: datetime) -> Decision:
                 "Baking",
                 f"{status.weight:g} % of requests reach the canary",
             )
-        case _ if seen.record.steps < len(attempt.steps_seen):
+        case _ if seen.record.steps < len(attempt.steps_seen) and _is_to_be_recorded(attempt):
             return Do(StoreRecord(), "Recording")
-        case _ if status.weight < step.weight:
+        case _ if status.weight < step.weight and not verdict.fresh and not attempt.promoted_by:
+            return Wait("NoData", verdict.need, now + SOON)
+        case _ if status.weight < step.weight and not attempt.promoted_by:
             return Wait("Returning", f"{status.weight:g} % until it has shown nothing for a while", now + SOON)
         case _ if not attempt.promoted_by and now < _baked_at(seen, attempt):
             return Wait("Baking", until=_baked_at(seen, attempt))
         case _ if not attempt.promoted_by and not verdict.fresh:
             return Wait("NoData", verdict.need, now + SOON)
         case _ if not attempt.promoted_by and not verdict.enough:
-            return Wait("MinRequests", verdict.need, now + SOON)
+            return Wait(verdict.lacks, verdict.need, now + SOON)
         case _ if not attempt.promoted_by and verdict.unproven:
             return Wait("PodsTooYoung", verdict.unproven, now + SOON)
+        case _ if verdict.advice and not attempt.promoted_by and not attempt.overruled:
+            return _advised(seen, verdict.advice, now)
         case _ if _asks_certificate(seen, attempt) and verdict.uncertified:
-            return Wait("NotCertified", verdict.uncertified, now + SOON)
+            return _not_certified(seen, attempt, now)
         case _ if (gate := _closed_gate(seen, attempt, now)) is not None:
             return Wait("AwaitingApproval", asks_for(status, gate, now, seen.revoked))
         case _ if attempt.is_last_step or attempt.promoted_by:
             return Become(
-                _checkpointed(seen)
-                .but(phase=Phase.RELEASING)
+                checkpointed(seen)
+                .but(phase=Phase.RELEASING, fence=status.fence + 1)
                 .with_attempt(entered_at=now, releasing=True, baking_since=None),
                 "Releasing",
                 "every gate is passed: the workload rolls by its own strategy",
             )
     following = attempt.plan[attempt.step + 1]
     return Become(
-        _checkpointed(seen)
+        checkpointed(seen)
         .but(weight=following.weight)
         .with_attempt(step=attempt.step + 1, baking_since=None, entered_at=now),
         "StepStarted",
@@ -456,12 +591,12 @@ def _while_retreated(seen: Observed, now: datetime) -> Decision:
     assert target is not None
     assert status.attempt is not None
     attempt = status.attempt
-    wanted = _pods_for(attempt.here.weight, target.replicas)
+    wanted = pods_for(attempt.here.weight, target.replicas)
     match seen:
         case _ if (off := _off_traffic(seen, now)) is not None:
             return off
         case _ if verdict.fail:
-            return Become(_convict(seen, now), verdict.judged.reason if verdict.judged else "AnalysisFailed")
+            return Become(convicted(seen, now), verdict.judged.reason if verdict.judged else "AnalysisFailed")
         case _ if len(attempt.retreats) - attempt.excused >= RETREATS and attempt.origin in UNVOUCHED:
             message = f"retreated {len(attempt.retreats)} times, and the change is {attempt.origin}"
             return Become(get_out(status, Outcome.ROLLED_BACK, message, now), "RetreatedTooOften", message)
@@ -469,13 +604,15 @@ def _while_retreated(seen: Observed, now: datetime) -> Decision:
             return said
         case _ if len(attempt.retreats) - attempt.excused >= RETREATS:
             return Wait("RetreatedTooOften", "a person decides: kubectl canary resume or abort")
-        case _ if (held := _held_by_freeze(seen, now)) is not None:
+        case _ if (held := held_by_freeze(seen, now)) is not None:
             return held
+        case _ if (newer := _asks_for_more(seen, now)) is not None:
+            return newer
         case _ if attempt.paused:
             return Wait("Paused", "no raise until kubectl canary resume")
         case _ if attempt.replacing and attempt.resting_since and now < attempt.resting_since + DRAIN:
             return Wait("Draining", "requests under way are answered first", attempt.resting_since + DRAIN)
-        case _ if attempt.replacing and attempt.resting_since and _has_pods_from(seen, attempt.resting_since, now):
+        case _ if attempt.replacing and attempt.resting_since and has_pods_from(seen, attempt.resting_since, now):
             if not seen.weight.programmed and not seen.weight.problem:
                 return Wait("RouteNotProgrammed", "no gateway reports weight 0 again yet", now + SOON)
             if seen.canary.replaced == status.epoch:
@@ -483,15 +620,23 @@ def _while_retreated(seen: Observed, now: datetime) -> Decision:
             return Do(ReplacePods(), "ReplacingPods", "fresh pods tell a bad revision from a bad pod")
         case _ if attempt.resting_since and now < attempt.resting_since + REST:
             return Wait("Resting", "off traffic after a retreat; it comes back", attempt.resting_since + REST)
+        case _ if verdict.suffers and not attempt.promoted_by:
+            return Wait("BothArmsSuffer", f"{verdict.suffers}; {REMEDY}", now + SOON)
         case _ if verdict.young:
             return Wait("Resting", "its pods failed while young: they come back when they are not", now + SOON)
-        case _ if seen.canary.wanted != wanted:
+        case _ if seen.canary.wanted != wanted or seen.canary.unserved:
             return Do(ApplyCanary(wanted), "ScalingCanary")
-        case _ if not _ready(seen, wanted):
-            return _wait_for_pods(seen, now)
+        case _ if (sized := size_baseline(seen, now)) is not None:
+            return sized
+        case _ if seen.canary.serving < wanted:
+            return wait_for_pods(seen, now)
+        case _ if (late := wait_for_baseline(seen, now)) is not None:
+            return late
+        case _ if verdict.unheard and not attempt.promoted_by:
+            return Wait("NoData", f"the weight does not come back unwatched: {verdict.unheard}", now + SOON)
     return Become(
         status.but(phase=Phase.PROGRESSING, weight=min(attempt.here.weight, verdict.limit)).with_attempt(
-            resting_since=None, baking_since=None, entered_at=now, replacing=False
+            resting_since=None, baking_since=None, entered_at=now, replacing=False, retreats=with_pods(seen, attempt)
         ),
         "Returned",
         "the rest is over: the weight comes back and the step's bake starts again",
@@ -499,55 +644,88 @@ def _while_retreated(seen: Observed, now: datetime) -> Decision:
 
 
 def _while_releasing(seen: Observed, now: datetime) -> Decision:
-    """The target rolls to a vetted template by its own strategy; only hard rules judge it."""
-    status, target = seen.status, seen.target
+    """The target rolls to a vetted template by its own strategy; hard rules and objectives are what is left."""
+    status, target, suffers = seen.status, seen.target, _misses_objective(seen)
     assert status.attempt is not None
     if target is None or target.deleting or (status.stable and target.uid != status.stable.uid):
-        return Become(get_out(status, Outcome.ABORTED, _target_missing(seen), now), "TargetMissing")
+        return Become(get_out(status, Outcome.ABORTED, target_missing(seen), now), "TargetMissing")
+    if (other := _another_template(seen, target, now)) is not None:
+        return other
     match target:
+        case _ if seen.weight.percent > status.weight:
+            return Do(SetWeight(status.weight), "WeightTooHigh", f"found {seen.weight.percent:g} %: lowered at once")
+        case _ if seen.weight.percent > 0 and not seen.canary.serving:
+            return Do(SetWeight(0.0), "CanaryNotReady", f"{nobody_answers(seen.canary)}: stable's serve the rest")
+        case _ if seen.weight.percent > 0 and pods_beside(seen) and not seen.baseline.serving:
+            return Do(SetWeight(0.0), "BaselineNotReady", f"{nobody_answers(seen.baseline)}: stable's serve the rest")
         case Target(roll_stuck=why) if why:
             return Become(get_out(status, Outcome.ROLLED_BACK, f"the roll got stuck: {why}", now), "RollStuck")
         case _ if (said := _said(seen, now)) is not None:
             return said
         case _ if not seen.record.exists:
             return Do(StoreRecord(), "Recording")
-        case _ if _is_held_back(seen, now) and not target.paused and not target.roll_complete:
+        case _ if is_held_back(seen, now) and not target.paused and not target.roll_complete:
             return Do(PauseTarget(), "Frozen", "the roll stops where it is")
-        case _ if target.paused and (held := _held_by_freeze(seen, now)) is not None:
+        case _ if target.paused and (held := held_by_freeze(seen, now)) is not None:
             return held
+        case _ if suffers and not target.paused and not target.roll_complete:
+            return Do(PauseTarget(), "ObjectiveMissed", f"the roll stops where it is: {suffers}")
+        case _ if suffers and target.paused:
+            goes_on = "it goes on when that has ended; or kubectl canary resume, or abort, which rolls back"
+            return Wait("ObjectiveMissed", f"the roll stands where it is: {suffers}; {goes_on}", now + SOON)
         case _ if seen.pins.any_pin:
             return Do(Unpin(), "Releasing")
         case _ if target.paused:
             return Do(Release(), "Releasing")
         case Target(roll_complete=False):
             return Wait("Releasing", "the workload rolls by its own strategy", now + SOON)
-    outcome = Outcome.PROMOTED if target.template_hash == status.attempt.template_hash else Outcome.SUPERSEDED
+    # Either arm runs the new revision now, so nothing hangs on the order: one write remembers the end and weight 0.
+    off = _off_traffic(seen, now)
+    if isinstance(off, Do | Wait):
+        return off
     return Become(
-        status.but(phase=Phase.FINISHING, weight=0.0, fence=status.fence + 1).with_attempt(
-            outcome=outcome, outcome_message="every pod runs the new revision", entered_at=now, resting_since=None
+        (off.status if off else status)
+        .but(phase=Phase.FINISHING, weight=0.0)
+        .with_attempt(
+            outcome=Outcome.PROMOTED,
+            outcome_message="every pod runs the new revision",
+            entered_at=now,
+            sealed_at=status.attempt.sealed_at or now,
         ),
         "Finishing",
     )
 
 
 def _while_finishing(seen: Observed, now: datetime) -> Decision:
-    """The target is the new stable: weight to it, canary objects away, outcome sealed."""
-    status, target = seen.status, seen.target
+    """The target is the new stable: all traffic on it, canary objects away, outcome sealed."""
+    status, target, stable = seen.status, seen.target, seen.status.stable
     assert status.attempt is not None
     match seen:
         case _ if (off := _off_traffic(seen, now)) is not None:
             return off
         case _ if (out := _taken_down(seen, now)) is not None:
             return out
-    if target is None or not target.settled_hash:
-        return Wait("WaitingForStable", "one revision must have all pods, updated and available", now + SOON)
+    ours = target is not None and not target.deleting and (stable is None or target.uid == stable.uid)
+    # Traffic is on the Service, and what was ours is gone: whoever leaves waits for no pod, and a lost target has none.
+    # With another edit held, what was promoted must be known as stable first, or the one before would be put back.
+    keeps = target is not None and target.paused and target.template_hash != status.attempt.template_hash
+    if target is not None and ours and not target.settled_hash and (keeps or not seen.deleting):
+        why = "the new revision must have all pods, updated and available"
+        return Wait("WaitingForStable", f"{why}; kubectl canary abort goes back to the one before", now + SOON)
+    if seen.record.exists and not seen.record.outcome:
+        # Here and not at rest: its place in the chain is remembered in the write that ends the rollout.
+        return Do(StoreRecord(), "Recording")
     # Whether edits are held hangs on the workload's uid, which stays; a pause at rest is off, and comes back first.
     held = status.edits_held and not status.rests_paused
-    return Become(
-        status.but(phase=Phase.IDLE, stable=_stable(target), holding=False, rejected="", edits_held=held),
-        "Promoted",
-        _how_it_ended(status),
-    )
+    head = head_of(seen) if seen.record.outcome else status.head
+    ended = status.but(phase=Phase.IDLE, head=head, holding=False, rejected="", edits_held=held)
+    if target is not None and ours and target.settled_template_hash == status.attempt.template_hash:
+        ended = ended.but(stable=msgspec.structs.replace(stable_of(target), promoted=True))
+    elif seen.deleting:
+        # What was promoted is not taken back for a pause at rest that nobody needs any more.
+        ended = ended.but(rests_paused=False)
+    # Any other came since and was not held: at rest that is told, and recorded as a release that nothing judged.
+    return Become(ended, "Promoted", how_it_ended(status))
 
 
 def _while_rolling_back(seen: Observed, now: datetime) -> Decision:
@@ -556,25 +734,49 @@ def _while_rolling_back(seen: Observed, now: datetime) -> Decision:
     assert status.attempt is not None
     attempt = status.attempt
     ours = target is not None and stable is not None and target.uid == stable.uid and not target.deleting
-    moved = attempt.releasing or attempt.unheld
-    match seen:
-        case _ if (off := _off_traffic(seen, now)) is not None:
-            return off
-        case _ if moved and ours and target and stable and target.template_hash == attempt.template_hash:
-            return Do(Restore(), "Restoring", "the workload gets stable's template back")
-        case _ if moved and ours and target and target.paused:
+    to_restore = target if (attempt.releasing or attempt.unheld) and ours and not _waits_beside(seen) else None
+    if (off := _off_traffic(seen, now)) is not None:
+        return off
+    if target is not None and ours and target.strays and to_restore is None:
+        # Remembered, so that the API server refuses edits until they are gone.
+        unheld = status.with_attempt(unheld=True)
+        return Become(unheld, "Restoring", "some of the workload's pods are not stable's: it gets stable's template")
+    match to_restore:
+        case Target(template_hash=found) if stable and found != stable.template_hash:
+            came = (
+                "" if found == attempt.template_hash else ", also after an edit that came meanwhile: apply that again"
+            )
+            return Do(Restore(), "Restoring", f"the workload gets stable's template back{came}")
+        case Target(paused=True):
             return Do(Release(), "Restoring")
-        case _ if moved and ours and target and not target.roll_complete:
+        case Target(roll_complete=False, stable_ready=ready) if ready and _serves_unpinned(seen, now):
+            return Do(ApplyCanary(0), "Restoring", "nothing keeps the canary's pods from the stable Service any more")
+        case Target(roll_complete=False, roll_stuck=""):
+            # One that is stuck is stable's own trouble: held any longer it would only keep the next edit out.
             return Wait("Restoring", "the workload rolls back by its own strategy", now + SOON)
-        case _ if (out := _taken_down(seen, now)) is not None:
-            return out
+    if (out := _taken_down(seen, now)) is not None:
+        return out
     if attempt.outcome in ENDED_BADLY and ours:
         return Become(
             status.but(phase=Phase.ROLLED_BACK, rejected=attempt.template_hash, holding=bool(target and target.paused)),
             "RolledBack",
-            _how_it_ended(status),
+            how_it_ended(status),
         )
-    return Become(status.but(phase=Phase.IDLE), attempt.outcome or "Ended", _how_it_ended(status))
+    return Become(status.but(phase=Phase.IDLE), attempt.outcome or "Ended", how_it_ended(status))
+
+
+def _would_lose_pods(target: Target) -> bool:
+    """Pods of another revision serve where stable's are missing, as after a way back that got stuck."""
+    return target.strays and target.stable_ready < target.replicas
+
+
+def _serves_unpinned(seen: Observed, now: datetime) -> bool:
+    """The canary has pods, no pin keeps requests from them, and what the route sent them has been answered."""
+    rests = seen.status.attempt.resting_since if seen.status.attempt else None
+    drained = rests is not None and now >= rests + DRAIN
+    return (
+        drained and not seen.pins.pinned and seen.canary.exists and not seen.canary.deleting and seen.canary.wanted > 0
+    )
 
 
 # -- pieces the phases share --------------------------------------------------------------------------
@@ -584,7 +786,11 @@ def _off_traffic(seen: Observed, now: datetime) -> Decision | None:
     """Weight 0, stamped, in force, and remembered; None once that is so."""
     status, weight = seen.status, seen.weight
     assert status.attempt is not None
-    gone = weight.problem in {"RouteMissing", "RouteNotForService"}
+    # A route that stable is not in any more may still name the canary, and a gateway has to report what it became;
+    # where it names nothing of ours and is no gateway's any more, none ever does.
+    late = not weight.present and now >= (status.attempt.entered_at or now) + REPORTED_WITHIN
+    elsewhere = weight.problem == "RouteNotForService" and weight.percent == 0
+    gone = weight.problem == "RouteMissing" or (elsewhere and (weight.programmed or late))
     match seen:
         case _ if gone and status.attempt.resting_since is None:
             pass
@@ -598,6 +804,9 @@ def _off_traffic(seen: Observed, now: datetime) -> Decision | None:
         case _ if weight.percent > 0 or (_marked(weight) and weight.epoch != status.epoch):
             return Do(SetWeight(0.0), "TrafficToStable")
         case _ if status.attempt.resting_since is None and not weight.programmed:
+            if weight.problem in {"RouteForbidden", "RouteNotAccepted", "RouteNotForService"}:
+                unknown = f"nobody can tell whether weight 0 is in force: {weight.problem_message}"
+                return Wait(weight.problem, unknown, now + SOON)
             return Wait("RouteNotProgrammed", "no gateway reports weight 0 yet", now + SOON)
     if status.attempt.resting_since is not None:
         return None
@@ -624,11 +833,34 @@ def _taken_down(seen: Observed, now: datetime) -> Decision | None:
             return Wait("Draining", "requests under way are answered first", drained)
         case _ if _marked(seen.weight):
             return Do(LeaveRoute(), "CleaningUp")
-        case _ if seen.canary.exists and not seen.canary.deleting:
+        case _ if has_trial_pods(seen):
             return Do(DeleteCanary(), "CleaningUp")
         case _ if seen.pins.any_pin:
             return Do(Unpin(), "CleaningUp")
     return None
+
+
+def _not_held(seen: Observed, message: str) -> Decision:
+    """An edit rolls that the API server let through. Remembered first, as with every way out: whatever ends it then
+    knows whose pause it is and what the pods may run, and the hold has to be proven again."""
+    known = seen.status.but(edits_held=False, holding=True)
+    if known.phase in ACTIVE:
+        known = known.with_attempt(unheld=True)
+    return Do(PauseTarget(), "EditNotHeld", message) if known == seen.status else Become(known, "EditNotHeld", message)
+
+
+def _is_stopped(seen: Observed, now: datetime) -> bool:
+    """Something keeps the target from rolling on that may last: nobody who leaves waits for that."""
+    target = seen.target
+    return (
+        target is not None and not target.roll_complete and (is_held_back(seen, now) or bool(_misses_objective(seen)))
+    )
+
+
+def _misses_objective(seen: Observed) -> str:
+    """What stable suffers from while it rolls; nothing where a person goes on all the same."""
+    attempt = seen.status.attempt
+    return "" if attempt is None or attempt.promoted_by or attempt.overruled else seen.verdict.suffers
 
 
 def _left_behind(seen: Observed, now: datetime) -> Decision | None:
@@ -637,18 +869,40 @@ def _left_behind(seen: Observed, now: datetime) -> Decision | None:
     assert status.attempt is not None
     attempt = status.attempt
     if target is None or target.deleting or stable is None or target.uid != stable.uid:
-        return Become(get_out(status, Outcome.ABORTED, _target_missing(seen), now), "TargetMissing")
-    if target.template_hash == stable.template_hash:
-        message = "the template was set back to stable's"
-        return Become(get_out(status, Outcome.WITHDRAWN, message, now), "Withdrawn", message)
-    if target.template_hash != attempt.template_hash:
-        message = "another template came: it gets an attempt of its own"
-        return Become(get_out(status, Outcome.SUPERSEDED, message, now), "Superseded", message)
+        return Become(get_out(status, Outcome.ABORTED, target_missing(seen), now), "TargetMissing")
+    if (other := _another_template(seen, target, now)) is not None:
+        return other
     trouble = seen.canary.trouble
-    if trouble and attempt.entered_at and now >= attempt.entered_at + TROUBLE_GRACE:
+    if trouble and now >= waited_for_since(attempt, seen.canary, now) + TROUBLE_GRACE:
         message = f"canary pods: {trouble}: {seen.canary.trouble_message}"
         return Become(get_out(status, Outcome.ROLLED_BACK, message, now), trouble, message)
     return None
+
+
+def _another_template(seen: Observed, target: Target, now: datetime) -> Become | None:
+    """What the target asks for is no longer what this attempt is about, and nothing of it may go out."""
+    status, attempt, stable = seen.status, seen.status.attempt, seen.status.stable
+    assert attempt is not None
+    if target.template_hash == attempt.template_hash:
+        return None
+    if stable is not None and target.template_hash == stable.template_hash:
+        message = "the template was set back to stable's"
+        return Become(get_out(status, Outcome.WITHDRAWN, message, now), "Withdrawn", message)
+    message = "another template came: it gets an attempt of its own"
+    return Become(get_out(status, Outcome.SUPERSEDED, message, now), "Superseded", message)
+
+
+def _waits_beside(seen: Observed) -> bool:
+    """An edit that came during the way back is held, and no pod is anything but stable's: there it may stay."""
+    target, stable, attempt = seen.target, seen.status.stable, seen.status.attempt
+    return (
+        target is not None
+        and stable is not None
+        and attempt is not None
+        and target.paused
+        and target.settled_hash == stable.hash
+        and target.template_hash not in {stable.template_hash, attempt.template_hash}
+    )
 
 
 def _unrecorded(seen: Observed) -> Decision | None:
@@ -659,27 +913,8 @@ def _unrecorded(seen: Observed) -> Decision | None:
     if not seen.record.outcome:
         return Do(StoreRecord(), "Recording")
     if status.head.number < attempt.number:
-        return Become(status.but(head=_head(seen)), status.reason or "Recorded", status.message)
+        return Become(status.but(head=head_of(seen)), status.reason or "Recorded", status.message)
     return None
-
-
-def _head(seen: Observed) -> Head:
-    """The record of the attempt that has ended. One that could not be sealed keeps its place, and has no hash."""
-    status, attempt = seen.status, seen.status.attempt
-    assert attempt is not None
-    return Head(max(attempt.number, status.head.number), seen.record.hash or status.head.hash)
-
-
-def _place(seen: Observed) -> Head:
-    """The record that the next one follows; a Canary made again goes on with the chain of its name."""
-    status = seen.status
-    return Head(seen.record.number, seen.record.hash) if status.attempt is None else status.head
-
-
-def _attempt_id(seen: Observed, now: datetime) -> str:
-    """The second it began in; with its number in the chain, where another began in the same one."""
-    name, before = now.strftime("%Y%m%d-%H%M%S"), seen.status.attempt
-    return f"{name}-{_place(seen).number + 1}" if before is not None and before.id.startswith(name) else name
 
 
 def _clock_went_back(status: Status, now: datetime) -> Become | None:
@@ -698,7 +933,7 @@ def _lost_target(seen: Observed) -> Decision | None:
     """At rest: the target is missing, or is another object under the same name."""
     status, target, stable = seen.status, seen.target, seen.status.stable
     if target is None or target.deleting:
-        return Wait("TargetMissing", _target_missing(seen))
+        return Wait("TargetMissing", target_missing(seen))
     if stable is None or target.uid != stable.uid:
         return Become(
             status.but(
@@ -706,13 +941,52 @@ def _lost_target(seen: Observed) -> Decision | None:
                 stable=None,
                 holding=False,
                 edits_held=False,
-                unjudged="the workload was deleted and made again",
+                unjudged=MADE_AGAIN,
                 unjudged_unless=stable.template_hash if stable else "",
             ),
             "TargetRecreated",
             "another uid: its revision is not held",
         )
     return None
+
+
+def _proved_again(status: Status, now: datetime) -> datetime:
+    """Each dry run takes a live look: one a second for the first minute, then fewer, down to one in five minutes."""
+    # Not proven since the first of these turned, at rest since the other did.
+    turned = (one.last_transition_time for one in status.conditions if one.type in {"EditsHeld", "Ready"})
+    waited = now - max((at for at in turned if at is not None), default=now)
+    return now + (SOON if waited < PROVED_SOON else min(waited / 10, PROVED_AT_LAST))
+
+
+def _went_out_unheld(seen: Observed, target: Target, now: datetime) -> Decision | None:
+    """At rest: no pod is stable's any more. What went out is what users are on, and what the next is compared with."""
+    status, stable = seen.status, seen.status.stable
+    assert stable is not None
+    if target.settled_hash in {"", stable.hash}:
+        return Wait("WaitingForStable", STABLE_GONE, now + SOON) if target.runs_another else None
+    if target.settled_template_hash == stable.template_hash:
+        renamed = msgspec.structs.replace(stable, hash=target.settled_hash)
+        return Become(status.but(stable=renamed), status.reason or "Adopted", status.message)
+    why = unjudged(target, seen, "the edit was not held", now)
+    return Become(
+        status.but(phase=Phase.IDLE, stable=stable_of(target), attempt=why, rejected="", edits_held=False),
+        "UnjudgedRelease",
+        "a revision went out that nobody held: is the admission policy serin-hold in force?",
+    )
+
+
+def _tried(seen: Observed, target: Target, now: datetime) -> Decision:
+    """A held edit begins an attempt. One that some pods run already only where all of stable's still serve beside them:
+    the Services are pinned to those, and nothing keeps users from the others before they are."""
+    refused = _refused(seen, now)
+    slipped = target.strays and not seen.status.edits_held
+    if slipped and seen.ruling is not None and (refused is not None or _would_lose_pods(target)):
+        why = refused.message if refused else f"{target.stable_ready} of {target.replicas} stable pods are ready"
+        message = (
+            f"the edit was not held, and cannot be tried as it is ({why}): stable's template comes back, apply again"
+        )
+        return Become(get_out(begin(seen, target, now).status, Outcome.WITHDRAWN, message, now), "EditNotHeld", message)
+    return refused or begin(seen, target, now)
 
 
 def _refused(seen: Observed, now: datetime) -> Wait | None:
@@ -726,174 +1000,36 @@ def _refused(seen: Observed, now: datetime) -> Wait | None:
     return refused
 
 
-def _begin(seen: Observed, target: Target, now: datetime) -> Become:
-    """A held edit is a candidate: a new attempt, from weight 0, by the plan that the policies leave."""
-    assert seen.ruling is not None
-    status, ruling = seen.status, seen.ruling
-    place = _place(seen)
-    attempt = Attempt(
-        id=_attempt_id(seen, now),
-        number=place.number + 1,
-        previous=place.hash,
-        template_hash=target.template_hash,
-        started_at=now,
-        entered_at=now,
-        plan=_with_hold_back(ruling.plan, seen.spec.analysis.hold_back if seen.spec else 0.0),
-        plan_digest=ruling.digest,
-        analysis=ruling.analysis,
-        claimed_origin=target.origin[:20],
-        origin=ruling.origin,
-        degree=ruling.degree,
-        trust=ruling.trust,
-        evidence=ruling.evidence,
-        classes=ruling.classes,
-        authors=ruling.authors,
-        gates=ruling.gates,
-        policies=ruling.policies,
-        clamps=ruling.clamps,
-        no_data=ruling.no_data,
-        images=target.images,
-        from_hash=status.stable.template_hash if status.stable else "",
-        from_images=status.stable.images if status.stable else (),
-        stable_floor=target.stable_ready,
-        unheld=not status.edits_held and target.settled_hash != (status.stable.hash if status.stable else ""),
+def _too_small(status: Status, ready: int, floor: int, now: datetime) -> Decision:
+    """Hold while stable could not take its traffic back. A person decides by its pods: each number is told."""
+    enough = f"where {ready} carry all of it, kubectl canary resume goes on with these; " if ready else ""
+    message = (
+        f"stable has {ready} ready pods of the {floor} it had when the rollout began, or that a Resume took as enough: "
+        "it could not carry the traffic that would come back. Where an autoscaler took them, set its minReplicas to "
+        f"{floor} until the rollout has ended; {enough}kubectl canary promote does not ask"
     )
-    return Become(
-        status.but(phase=Phase.PREPARING, attempt=attempt, holding=True, weight=0.0, fence=status.fence + 1),
-        "CandidateHeld",
-        f"attempt {attempt.id}: {', '.join(target.images)}",
-    )
+    if status.reason == "StableTooSmall" and message != status.message:
+        return Become(status, "StableTooSmall", message)
+    return Wait("StableTooSmall", message, now + SOON)
 
 
-def _unjudged(target: Target, seen: Observed, why: str, now: datetime) -> Attempt:
-    """What to record of a revision that went out without a comparison."""
-    place = _place(seen)
-    return Attempt(
-        id=_attempt_id(seen, now),
-        number=place.number + 1,
-        previous=place.hash,
-        template_hash=target.settled_template_hash,
-        started_at=now,
-        sealed_at=now,
-        plan=(),
-        claimed_origin=target.origin[:20],
-        images=target.settled_images,
-        from_hash=seen.status.stable.template_hash if seen.status.stable else "",
-        from_images=seen.status.stable.images if seen.status.stable else (),
-        outcome=Outcome.UNJUDGED,
-        outcome_message=why,
-    )
+def _advised(seen: Observed, advice: str, now: datetime) -> Decision:
+    """Hold because of a gauge; with the reason, what is known by then is remembered, so that people see why."""
+    reason, _, why = advice.partition(" ")
+    message = f"{why}: it ends when that does, or kubectl canary resume goes on all the same"
+    # The number of seconds grows with each look, and is no news.
+    other = reason == "GaugeMissing" and redact(message)[:1024] != seen.status.message
+    if seen.status.reason != reason or other:
+        return Become(checkpointed(seen), reason, message)
+    return Wait(reason, message, now + SOON)
 
 
-def _stable(target: Target) -> Stable:
-    return Stable(
-        uid=target.uid,
-        hash=target.settled_hash,
-        template_hash=target.settled_template_hash,
-        template=target.settled_template,
-        images=target.settled_images,
-        uses=uses(target.settled_template),
-    )
-
-
-def _retreat(seen: Observed, why: str, now: datetime) -> Status:
-    """Weight 0 for now, remembered in one write together with what the analysis knows."""
-    status = _checkpointed(seen)
-    assert status.attempt is not None
-    tripped = why == "Tripped"
-    judged = seen.verdict.judged if tripped else None
-    entry = judged or Judged(at=now, verdict="inconclusive", reason=why)
-    return status.but(phase=Phase.RETREATED, weight=0.0, fence=status.fence + 1).with_attempt(
-        retreats=(*status.attempt.retreats[-19:], entry),
-        replacing=tripped and seen.verdict.replace,
-        excused=status.attempt.excused + (tripped and not seen.verdict.replace),
-        first_bad_at=status.attempt.first_bad_at or seen.verdict.first_bad_at,
-        baking_since=None,
-        resting_since=None,
-        entered_at=now,
-    )
-
-
-def _convict(seen: Observed, now: datetime) -> Status:
-    """Roll back because of a verdict."""
-    status, judged = _checkpointed(seen), seen.verdict.judged
-    assert status.attempt is not None
-    if judged is not None:
-        status = status.with_attempt(verdicts=(*status.attempt.verdicts[-39:], judged))
-    assert status.attempt is not None
-    status = status.with_attempt(first_bad_at=status.attempt.first_bad_at or seen.verdict.first_bad_at)
-    return get_out(status, Outcome.ROLLED_BACK, judged.message if judged else "the analysis failed", now)
-
-
-def _checkpointed(seen: Observed) -> Status:
-    """The status with the analysis' sufficient statistics, where this turn has newer ones."""
-    verdict = seen.verdict
-    if not verdict.checkpoint:
-        return seen.status
-    return seen.status.with_attempt(
-        judge=verdict.checkpoint,
-        judged=verdict.judged,
-        courses=verdict.courses,
-        evaluated_through=verdict.evaluated_through,
-        canary_requests=verdict.canary_requests,
-        canary_errors=verdict.canary_errors,
-    )
-
-
-def _told(seen: Observed, decision: Decision, now: datetime) -> Decision:
-    """Every change of memory carries its reason, conditions and our term; a new reason to wait is told once."""
-    status = seen.status
-    # What pods, routes and people say is passed on to statuses, Events and logs.
-    decision = replace(decision, message=redact(decision.message)[:1024])
-    match decision:
-        case Do() | Wait(reason="Left" | "NewerStatus"):
-            return decision
-        case Wait(reason=reason, message=message) if (
-            reason == status.reason
-            and seen.generation == status.observed_generation
-            and (message == status.message or status.phase is not Phase.PENDING)
-        ):
-            return decision
-        case Wait() if _just_begun(status, now) and seen.generation == status.observed_generation:
-            return decision
-        case Wait(reason=reason, message=message):
-            changed = status
-        case Become(status=changed, reason=reason, message=message):
-            pass
-    told = changed.but(
-        leader_epoch=max(changed.leader_epoch, seen.term),
-        observed_generation=seen.generation,
-        reason=reason[:63],
-        message=message,
-        **_shown(changed, reason),
-    )
-    return Become(told.but(conditions=render_conditions(told, now)), reason, message)
-
-
-def _just_begun(status: Status, now: datetime) -> bool:
-    """Pods that start and gateways that follow are no news for a moment, and each write counts."""
-    attempt = status.attempt
-    return (
-        status.phase in ACTIVE
-        and attempt is not None
-        and attempt.entered_at is not None
-        and now < attempt.entered_at + NEWS_AFTER
-    )
-
-
-def _shown(status: Status, reason: str) -> dict[str, str]:
-    """What the printer columns say."""
-    attempt = status.attempt
-    if attempt is None or not attempt.plan:
-        return {"step_shown": "", "verdict_shown": "", "origin_shown": "", "waiting_on": ""}
-    verdict = "fail" if attempt.outcome is Outcome.ROLLED_BACK else "pass" if attempt.outcome else "inconclusive"
-    people = {"AwaitingApproval": "approval", "Frozen": "freeze", "Paused": "resume", "RetreatedTooOften": "person"}
-    return {
-        "step_shown": f"{min(attempt.step + 1, len(attempt.plan))}/{len(attempt.plan)}",
-        "verdict_shown": verdict,
-        "origin_shown": attempt.origin,
-        "waiting_on": people.get(reason, ""),
-    }
+def _not_certified(seen: Observed, attempt: Attempt, now: datetime) -> Decision:
+    """Hold for more requests; how many there are is told again each time there are a quarter more."""
+    grown = seen.verdict.canary_requests > TOLD_AGAIN * attempt.canary_requests
+    if seen.status.reason != "NotCertified" or grown:
+        return Become(checkpointed(seen), "NotCertified", seen.verdict.uncertified)
+    return Wait("NotCertified", seen.verdict.uncertified, now + SOON)
 
 
 def _said(seen: Observed, now: datetime, only: Verb | None = None) -> Become | None:
@@ -904,7 +1040,8 @@ def _said(seen: Observed, now: datetime, only: Verb | None = None) -> Become | N
     if not waiting:
         return None
     said = waiting[0]
-    changed = answer(seen.status, said, now)
+    holds = _held_by(seen, now) if said.verb is Verb.RESUME else ""
+    changed = answer(seen.status, said, now, holds=holds, target=seen.target)
     taken = changed.decisions[-1].taken if changed.decisions else False
     if not taken:
         # An answer without effect must not hide why the rollout waits.
@@ -912,7 +1049,33 @@ def _said(seen: Observed, now: datetime, only: Verb | None = None) -> Become | N
     return Become(changed, _TAKEN.get(said.verb, f"{said.verb}Taken"), f"{said.by}: {said.reason}")
 
 
-_TAKEN = {Verb.ABORT: "Aborted", Verb.REJECT: "Rejected", Verb.PAUSE: "Paused", Verb.BREAK_GLASS: "GlassBroken"}
+def _held_by(seen: Observed, now: datetime) -> str:
+    """Why this would not go on if nobody said anything; empty where an act comes next. A Resume is about that."""
+    # The stamp that a new leader is about to write holds nothing.
+    weight = replace(seen.weight, epoch=seen.status.epoch) if seen.weight.present else seen.weight
+    alone = _decide(replace(seen, decisions=(), weight=weight), now)
+    return "" if isinstance(alone, Do) else alone.reason
+
+
+_TAKEN = {
+    Verb.ABORT: "Aborted",
+    Verb.REJECT: "Rejected",
+    Verb.PAUSE: "Paused",
+    Verb.BREAK_GLASS: "GlassBroken",
+    Verb.OVERRIDE: "FreezeOverridden",
+}
+
+
+def _asks_for_more(seen: Observed, now: datetime) -> Wait | None:
+    """What is compared by less than was asked for may still be convicted, and only a person lets it through."""
+    if not seen.unknown or (seen.status.attempt and seen.status.attempt.promoted_by):
+        return None
+    return Wait(
+        "NewerAnalysis",
+        f"another version of Serin began this rollout, and this one does not know {', '.join(seen.unknown)}: nothing "
+        "is raised until that version is back, or a person says kubectl canary promote or abort",
+        now + SOON,
+    )
 
 
 def _problem(problems: tuple[str, ...], now: datetime) -> Wait | None:
@@ -920,40 +1083,13 @@ def _problem(problems: tuple[str, ...], now: datetime) -> Wait | None:
     if not problems:
         return None
     reason, _, message = problems[0].partition(" ")
-    return Wait(reason.rstrip(":"), message, now + LOOK_AGAIN)
-
-
-def _wait_for_pods(seen: Observed, now: datetime) -> Decision:
-    """Pods get until the progress deadline; then the rule rolls back, without metrics."""
-    status, canary = seen.status, seen.canary
-    assert status.attempt is not None
-    assert seen.spec is not None
-    deadline = (status.attempt.entered_at or now) + seen.spec.progress_deadline
-    if now >= deadline:
-        message = f"{canary.ready} of {canary.wanted} canary pods ready after {seen.spec.progress_deadline}"
-        return Become(get_out(status, Outcome.ROLLED_BACK, message, now), "ProgressDeadline", message)
-    message = f"{canary.ready} of {canary.wanted} canary pods ready" + (f": {canary.trouble}" if canary.trouble else "")
-    return Wait("CanaryNotReady", message, min(deadline, now + SOON))
+    reason = reason.rstrip(":")
+    return Wait(reason, message, now + (ASK_AGAIN if reason in OF_SERVER else LOOK_AGAIN))
 
 
 def _marked(weight: Weight) -> bool:
     """Something of ours is on the route: the backend, or after an owner's reset only our annotations."""
     return weight.present or bool(weight.epoch)
-
-
-def _ready(seen: Observed, wanted: int) -> bool:
-    return seen.canary.ready >= wanted and seen.canary.endpoints >= wanted
-
-
-def _with_hold_back(plan: tuple[PlanStep, ...], percent: float) -> tuple[PlanStep, ...]:
-    """Through a step at 100 something stays on stable: without it there is nothing to compare with."""
-    most = 100.0 - percent
-    return tuple(msgspec.structs.replace(step, weight=most) if step.weight > most else step for step in plan)
-
-
-def _has_pods_from(seen: Observed, before: datetime, now: datetime) -> bool:
-    """Whether a canary pod that began before that instant is still there."""
-    return now - timedelta(seconds=seen.canary.oldest_age) < before
 
 
 def _baked_at(seen: Observed, attempt: Attempt) -> datetime:
@@ -966,15 +1102,15 @@ def _baked_at(seen: Observed, attempt: Attempt) -> datetime:
     return attempt.baking_since + timedelta(seconds=attempt.here.bake)
 
 
+def _is_to_be_recorded(attempt: Attempt) -> bool:
+    """The first arrival is recorded with the next: the record was begun a moment before. Nothing goes out on less."""
+    return len(attempt.steps_seen) > 1 or attempt.is_last_step or bool(attempt.promoted_by)
+
+
 def _asks_certificate(seen: Observed, attempt: Attempt) -> bool:
     """The way out of the last step asks for the certificate that the canary is not worse."""
     holds = seen.spec is not None and seen.spec.analysis.on_inconclusive == "hold"
     return holds and attempt.is_last_step and not attempt.promoted_by
-
-
-def _pods_for(weight: float, replicas: int) -> int:
-    """Canary pods that carry `weight` percent of what `replicas` pods carry: rounded up, at least one."""
-    return max(math.ceil(replicas * weight / 100 - 1e-9), 1)
 
 
 def _no_data_for(seen: Observed, now: datetime) -> float:
@@ -995,90 +1131,6 @@ def _closed_gate(seen: Observed, attempt: Attempt, now: datetime) -> Gate | None
     return None
 
 
-def _is_held_back(seen: Observed, now: datetime) -> bool:
-    """Whether a freeze in force keeps this attempt from reaching more users."""
-    frozen, attempt = seen.frozen, seen.status.attempt
-    if frozen is None or attempt is None or broken_glass(seen.status, now, seen.revoked) is not None:
-        return False
-    finishes = frozen.on_start is OnStart.FINISH and frozen.since is not None and attempt.started_at < frozen.since
-    return not finishes
-
-
-def must_get_out(status: Status, frozen: Frozen | None) -> bool:
-    """Whether a freeze takes all traffic back: it asks for it, and the attempt was under way when it began."""
-    attempt = status.attempt
-    if frozen is None or attempt is None or frozen.on_start is not OnStart.ROLL_BACK:
-        return False
-    if status.phase not in {Phase.PREPARING, Phase.PROGRESSING, Phase.RETREATED, Phase.RELEASING}:
-        return False
-    return frozen.since is None or attempt.started_at < frozen.since
-
-
-def _frozen_out(seen: Observed, now: datetime) -> Become | None:
-    """A freeze takes all traffic back; what it meets is remembered with it."""
-    status, frozen, attempt = seen.status, seen.frozen, seen.status.attempt
-    if frozen is None or attempt is None or not must_get_out(status, frozen):
-        return None
-    met = FreezeSeen(frozen.name, frozen.uid, frozen.on_start, frozen.message[:1024], now)
-    remembered = status.with_attempt(freezes=(*attempt.freezes[-99:], met))
-    return Become(get_out(remembered, Outcome.ABORTED, frozen.message, now), "Frozen", frozen.message)
-
-
-def _held_by_freeze(seen: Observed, now: datetime) -> Decision | None:
-    """Begin and end of a freeze are remembered; deadlines count from its end."""
-    status, frozen = seen.status, seen.frozen
-    assert status.attempt is not None
-    met = status.attempt.freezes
-    open_ones = {one.uid: one for one in met}
-    still = [one for one in open_ones.values() if not one.ended]
-    if frozen is not None and _is_held_back(seen, now):
-        if any(one.uid == frozen.uid for one in still):
-            return Wait("Frozen", frozen.message, now + SOON)
-        entry = FreezeSeen(frozen.name, frozen.uid, frozen.on_start, frozen.message[:1024], now)
-        return Become(status.with_attempt(freezes=(*met[-99:], entry)), "Frozen", frozen.message)
-    if not still:
-        return None
-    ended = tuple(msgspec.structs.replace(one, at=now, ended=True) for one in still)
-    return Become(
-        status.with_attempt(freezes=(*met, *ended)[-100:], entered_at=now),
-        "Thawed",
-        f"{', '.join(one.name for one in still)}: the rollout goes on",
-    )
-
-
 def _often(drifts: tuple[datetime, ...], now: datetime) -> bool:
     """Somebody who puts things back so often will go on with it."""
     return sum(1 for at in drifts if at > now - DRIFT_WINDOW) >= DRIFTS
-
-
-def _how_it_ended(status: Status) -> str:
-    attempt = status.attempt
-    if attempt is None:
-        return ""
-    return f"attempt {attempt.id}: {attempt.outcome or 'unfinished'}: {attempt.outcome_message}"
-
-
-def _target_missing(seen: Observed) -> str:
-    name = seen.spec.target_ref.name if seen.spec else ""
-    return f"spec.targetRef: Deployment {name} does not exist in this namespace: create it or correct the name"
-
-
-def _route_reverted(seen: Observed) -> str:
-    name = seen.spec.traffic.http_route.name if seen.spec else ""
-    setting = _let_alone("HTTPRoute", name, "jqPathExpressions [.spec.rules[].backendRefs]", "/spec/rules")
-    return f"somebody put HTTPRoute {name} back without the canary backend. {setting}"
-
-
-def _pins_reverted(seen: Observed) -> str:
-    name = seen.spec.traffic.service.name if seen.spec else ""
-    setting = _let_alone("Service", name, "jsonPointers [/spec/selector]", "/spec/selector")
-    return f"somebody took pod-template-hash, which keeps it to stable's pods, off Service {name}. {setting}"
-
-
-def _let_alone(kind: str, name: str, for_argo: str, for_flux: str) -> str:
-    """What to write where, so that a tool leaves alone what a rollout changes."""
-    return (
-        f"Tell that tool to leave it alone. Argo CD: ignoreDifferences with kind {kind}, name {name}, {for_argo}, and "
-        f"syncOptions [RespectIgnoreDifferences=true]. Flux: spec.ignore with paths [{for_flux}] and target "
-        f"{{kind: {kind}, name: {name}}}. Others: docs/gitops.md. Then: kubectl canary resume"
-    )

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from controller.model.status import Status
+
+SOON = timedelta(seconds=1)
+"""when a turn that waits looks again at what no watch tells of"""
 
 
 @dataclass(frozen=True)
@@ -38,8 +41,15 @@ class ApplyCanary:
 
 
 @dataclass(frozen=True)
+class ApplyBaseline:
+    """Create the fresh baseline and its Service, or bring it to this size."""
+
+    replicas: int
+
+
+@dataclass(frozen=True)
 class DeleteCanary:
-    """Delete the canary workload and its Service."""
+    """Delete the canary workload and its Service, and the fresh baseline."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +100,7 @@ Action = (
     | Pin
     | Unpin
     | ApplyCanary
+    | ApplyBaseline
     | DeleteCanary
     | PauseTarget
     | Release

@@ -8,24 +8,31 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
+from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import structlog
 
 from controller.errors import Conflict, Forbidden, NeedsUser, NotFound, SerinError
 from controller.kube.cache import Cache, Keep, Kept, Whole, keep
+from controller.kube.fence import Fence
 from controller.kube.resources import HTTPROUTES, Resource
 from controller.kube.transport import Api, Lane
 from controller.model.spec import CanarySpec
 from controller.model.world import Weight
 from controller.ports import Ref
+from controller.routers import attached
 from controller.routers.split import (
     Names,
     Patch,
     Route,
     backends_named,
-    has_canary,
+    has_all,
+    is_mirrored,
+    is_named,
     parse_epoch,
+    parse_percent,
     parse_share,
     render_disowning,
     render_removal,
@@ -41,9 +48,10 @@ DISOWN_TRIES = 3
 class HttpRouteRouter:
     """`ports.TrafficRouter` for HTTPRoutes."""
 
-    def __init__(self, api: Api, cache: Cache | None = None) -> None:
+    def __init__(self, api: Api, cache: Cache | None = None, fence: Fence | None = None) -> None:
         self._api = api
         self._cache = cache
+        self._fence = fence or Fence()
 
     async def read_weight(self, ref: Ref, spec: CanarySpec, *, live: bool = True) -> Weight:
         """The weight live traffic has now; without `live`, as far as watches have brought it."""
@@ -54,7 +62,8 @@ class HttpRouteRouter:
             return Weight(problem="RouteMissing", problem_message=_missing(ref, spec))
         except Forbidden as error:
             return Weight(problem="RouteForbidden", problem_message=str(error))
-        return parse_weight(route, spec, ref.canary_name)
+        weight = parse_weight(route, ref, spec)
+        return replace(weight, stable_only=self._stable_only(ref, spec))
 
     async def set_weight(self, ref: Ref, spec: CanarySpec, percent: float, *, epoch: str, was: str) -> None:
         """Bring the route to `percent`; no write when it is there already.
@@ -68,7 +77,7 @@ class HttpRouteRouter:
             route = await self._read(ref, spec, lane)
         except NotFound as error:
             raise NeedsUser("RouteMissing", _missing(ref, spec)) from error
-        await self._write(ref, spec, render_checked(route, spec, ref.canary_name, percent, epoch, was), lane)
+        await self._write(ref, spec, await self._render(route, ref, spec, percent, epoch, was), lane)
 
     async def _was_relieved(self, ref: Ref, spec: CanarySpec, epoch: str, was: str) -> bool:
         """Weight 0 in one request: the patch tests what it replaces, so what watches know of the route is enough."""
@@ -76,16 +85,21 @@ class HttpRouteRouter:
         if known is None:
             return False
         with suppress(Conflict, NotFound, NeedsUser):
-            patch = render_checked(known, spec, ref.canary_name, 0.0, epoch, was)
+            patch = await self._render(known, ref, spec, 0.0, epoch, was)
             await self._write(ref, spec, patch, "urgent")
             return bool(patch)
         return False
+
+    async def _render(self, route: Route, ref: Ref, spec: CanarySpec, percent: float, epoch: str, was: str) -> Patch:
+        found = parse_epoch(route, names_of(ref, spec))
+        await self._fence.check(ref, f"HTTPRoute {_name(route)}", found, epoch, way_back=not percent)
+        return render_checked(route, ref, spec, percent, epoch, was)
 
     async def remove(self, ref: Ref, spec: CanarySpec) -> None:
         """Take our entries and annotations out of the route: it is as the owner wrote it."""
         try:
             route = await self._read(ref, spec)
-            await self._write(ref, spec, render_removal(route, names_of(spec, ref.canary_name)), "usual")
+            await self._write(ref, spec, render_removal(route, names_of(ref, spec)), "usual")
         except NotFound:
             return
 
@@ -94,6 +108,21 @@ class HttpRouteRouter:
         if self._cache is None or not self._cache.knows(HTTPROUTES):
             return None
         return self._cache.find(HTTPROUTES, ref.namespace, spec.traffic.http_route.name)
+
+    def _stable_only(self, ref: Ref, spec: CanarySpec) -> tuple[str, ...] | None:
+        """From watches in any case: it is only said. None while no kind is watched, as where the cluster has none."""
+        if self._cache is None:
+            return None
+        kinds = [kind for kind in attached.KEPT if self._cache.knows(kind)]
+        if not kinds:
+            return None
+        found = (
+            attached.find_stable_only(
+                kind.kind, self._cache.select(kind, ref.namespace), spec.traffic.service.name, ref.canary_name
+            )
+            for kind in kinds
+        )
+        return tuple(chain.from_iterable(found))[: attached.SHOWN]
 
     async def _read(self, ref: Ref, spec: CanarySpec, lane: Lane = "usual") -> Route:
         route: Route = await self._api.get(HTTPROUTES, ref.namespace, spec.traffic.http_route.name, lane=lane)
@@ -144,25 +173,25 @@ KEPT: dict[Resource, Keep] = {HTTPROUTES: _by_namespace}
 """What the cache keeps for this router."""
 
 
-def names_of(spec: CanarySpec, canary_service: str) -> Names:
-    return Names(spec.traffic.service.name, spec.traffic.service.port, canary_service)
+def names_of(ref: Ref, spec: CanarySpec) -> Names:
+    baseline = ref.baseline_name if spec.analysis.baseline.fresh else ""
+    return Names(spec.traffic.service.name, spec.traffic.service.port, ref.canary_name, baseline, ref.namespace)
 
 
-def parse_weight(route: Route, spec: CanarySpec, canary_service: str) -> Weight:
+def parse_weight(route: Route, ref: Ref, spec: CanarySpec) -> Weight:
     """What the route gives the canary.
 
-    Rules may differ when somebody edited one: `percent` is the largest. `present` says that our entry is in every
-    rule of stable's; at weight 0 one is enough, because a single one left behind must still be taken out.
+    Rules may differ when somebody edited one: `percent` is the largest, and a rule with our entry and without
+    stable's counts whole. `present` says that our entry is in every rule of stable's; at weight 0 one of any rule
+    is enough, because a single one left behind must still be taken out.
     """
-    names = names_of(spec, canary_service)
-    rules = stable_rules(route, names)
-    percent = max((parse_share(rule, names) or 0.0 for rule in rules), default=0.0)
-    ours = [has_canary(rule, names) for rule in rules]
+    names = names_of(ref, spec)
+    percent = parse_percent(route, names)
     misfit = find_misfit(route, spec, names) or find_rejection(route, names)
     reason, message = misfit or ("", "")
     return Weight(
         percent=percent,
-        present=all(ours) and bool(ours) if percent else any(ours),
+        present=all(has_all(rule, names) for rule in stable_rules(route, names)) if percent else is_named(route, names),
         programmed=is_programmed(route, names, at_zero=not percent),
         epoch=parse_epoch(route, names),
         problem=reason,
@@ -170,16 +199,16 @@ def parse_weight(route: Route, spec: CanarySpec, canary_service: str) -> Weight:
     )
 
 
-def render_checked(route: Route, spec: CanarySpec, canary_service: str, percent: float, epoch: str, was: str) -> Patch:
+def render_checked(route: Route, ref: Ref, spec: CanarySpec, percent: float, epoch: str, was: str) -> Patch:
     """The patch that brings the route to `percent`; empty when nothing has to change.
 
     Raises: NeedsUser: there is no rule to split, or it must not be split. Taking traffic away is never refused.
     """
-    names = names_of(spec, canary_service)
+    names = names_of(ref, spec)
     unusable = find_misfit(route, spec, names)
-    if unusable is not None and (percent or not stable_rules(route, names)):
+    if unusable is not None and percent and percent >= parse_percent(route, names):
         raise NeedsUser(*unusable)
-    return render_split(route, names, percent, epoch=epoch, was=was)
+    return render_split(route, names, percent, epoch=epoch, was=was, baseline=spec.analysis.baseline.share(percent))
 
 
 def find_misfit(route: Route, spec: CanarySpec, names: Names) -> tuple[str, str] | None:
@@ -204,6 +233,11 @@ def find_misfit(route: Route, spec: CanarySpec, names: Names) -> tuple[str, str]
         return "SessionPersistence", (
             f"{where} has sessionPersistence on a rule for {names.service}: clients would stick to one revision "
             "whatever the weight, so it cannot be canaried: remove sessionPersistence from that rule"
+        )
+    if is_mirrored(route, names):
+        return "CanaryInRoute", (
+            f"{where} has a RequestMirror filter to {names.canary}, which is there during a rollout only, and copies "
+            "would count as the canary's requests: take that filter out"
         )
     if all(parse_share(rule, names) is None for rule in rules):
         return "RouteNotForService", (
@@ -241,12 +275,14 @@ def _has_taken(route: Route, parent: dict[str, Any], names: Names, at_zero: bool
 
 
 def _is_ours(condition: dict[str, Any], names: Names) -> bool:
-    """The gateway misses only the canary Service, which is not there yet or not there any more."""
+    """The gateway misses only Services of ours, which are not there yet or not there any more."""
     quoted = re.findall(r"[\"']([^\"' ]+)[\"']", condition.get("message", ""))
+    missing = {name.rpartition("/")[2] for name in quoted}
     return (
         condition["type"] == "ResolvedRefs"
         and condition.get("reason") == "BackendNotFound"
-        and {name.rpartition("/")[2] for name in quoted} == {names.canary}
+        and bool(missing)
+        and missing <= {names.canary, names.baseline}
     )
 
 

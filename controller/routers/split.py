@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from math import gcd
 from typing import Any
 
-from controller.errors import Conflict, Fenced, NeedsUser
+from controller.errors import Conflict, NeedsUser
 
 Route = dict[str, Any]
 Rule = dict[str, Any]
@@ -35,26 +35,39 @@ HUNDREDTHS = 10_000
 
 @dataclass(frozen=True)
 class Names:
-    """Which backend is stable's, and which is ours. Both are Services in the route's own namespace."""
+    """Which backend is stable's, and which are ours. All are Services in the route's own namespace."""
 
     service: str
     port: int
     canary: str
+    baseline: str = ""
+    """of fresh stable pods; empty where the canary is compared with stable itself, and then no such name is ours"""
+    namespace: str = ""
+    """the route's: a backend may name it, and means the same as one that names none"""
 
     def is_stable(self, backend: Backend) -> bool:
-        return _is_service(backend, self.service) and backend.get("port") == self.port
+        return self.is_stable_service(backend) and backend.get("port") == self.port
+
+    def is_stable_service(self, backend: Backend) -> bool:
+        """On any port."""
+        return self._is_service(backend, self.service)
 
     def is_canary(self, backend: Backend) -> bool:
-        return _is_service(backend, self.canary)
+        return self._is_service(backend, self.canary)
 
+    def is_baseline(self, backend: Backend) -> bool:
+        return bool(self.baseline) and self._is_service(backend, self.baseline)
 
-def _is_service(backend: Backend, name: str) -> bool:
-    return (
-        backend.get("name") == name
-        and backend.get("kind", "Service") == "Service"
-        and not backend.get("group")
-        and not backend.get("namespace")
-    )
+    def is_ours(self, backend: Backend) -> bool:
+        return self.is_canary(backend) or self.is_baseline(backend)
+
+    def _is_service(self, backend: Backend, name: str) -> bool:
+        return (
+            backend.get("name") == name
+            and backend.get("kind", "Service") == "Service"
+            and not backend.get("group")
+            and (backend.get("namespace") or self.namespace) == self.namespace
+        )
 
 
 # Reading
@@ -67,7 +80,22 @@ def parse_epoch(route: Route, names: Names) -> str:
 
 def stable_rules(route: Route, names: Names) -> list[Rule]:
     """The rules that send to the stable Service: those a split is about."""
-    return [rule for rule in _rules(route) if any(names.is_stable(backend) for backend in _backends(rule))]
+    return [rule for rule in _rules(route) if _has_stable(rule, names)]
+
+
+def parse_percent(route: Route, names: Names) -> float:
+    """The largest share of ours in any rule: also in one that stable is not in, because somebody edited or added it."""
+    return max((parse_share(rule, names) or 0.0 for rule in _rules(route)), default=0.0)
+
+
+def is_named(route: Route, names: Names) -> bool:
+    """Whether something of ours is anywhere in the rules, a mirror's target included."""
+    return any(_has_ours(rule, names) for rule in _rules(route)) or is_mirrored(route, names)
+
+
+def is_mirrored(route: Route, names: Names) -> bool:
+    """Whether a RequestMirror of a rule, or of one of its backends, sends copies to a Service of ours."""
+    return any(_has_mirror(rule, names) for rule in _rules(route))
 
 
 def parse_share(rule: Rule, names: Names) -> float | None:
@@ -78,16 +106,36 @@ def parse_share(rule: Rule, names: Names) -> float | None:
     ...                              {"name": "cart-canary", "port": 80, "weight": 5}]}, names)
     5.0
     """
-    canary = sum(_weight(backend) for backend in _backends(rule) if names.is_canary(backend))
-    stable = sum(_weight(backend) for backend in _backends(rule) if names.is_stable(backend))
-    if canary + stable == 0:
+    baseline = sum(_weight(backend) for backend in _backends(rule) if names.is_baseline(backend))
+    # Nothing of ours may be deleted while anything of ours is asked: a baseline alone counts as a canary.
+    canary = sum(_weight(backend) for backend in _backends(rule) if names.is_canary(backend)) or baseline
+    every = sum(_weight(backend) for backend in _backends(rule) if names.is_stable(backend) or names.is_ours(backend))
+    if every == 0:
         return None
     # A trickle that somebody else allowed must not read as nothing.
-    return max(round(100 * canary / (canary + stable), 2), 0.01 if canary else 0.0)
+    return max(round(100 * canary / every, 2), 0.01 if canary else 0.0)
 
 
-def has_canary(rule: Rule, names: Names) -> bool:
-    return any(names.is_canary(backend) for backend in _backends(rule))
+def has_all(rule: Rule, names: Names) -> bool:
+    """Whether everything of ours is in this rule."""
+    wanted = [names.is_canary, *([names.is_baseline] if names.baseline else [])]
+    return all(any(is_one(backend) for backend in _backends(rule)) for is_one in wanted)
+
+
+def _has_ours(rule: Rule, names: Names) -> bool:
+    return any(names.is_ours(backend) for backend in _backends(rule))
+
+
+def _has_stable(rule: Rule, names: Names) -> bool:
+    return any(names.is_stable(backend) for backend in _backends(rule))
+
+
+def _has_mirror(rule: Rule, names: Names) -> bool:
+    return any(_is_mirror(each, names) for part in (rule, *_backends(rule)) for each in part.get("filters") or [])
+
+
+def _is_mirror(each: dict[str, Any], names: Names) -> bool:
+    return names.is_ours((each.get("requestMirror") or {}).get("backendRef") or {})
 
 
 def backends_named(route: Route) -> list[str]:
@@ -98,22 +146,25 @@ def backends_named(route: Route) -> list[str]:
 # Writing
 
 
-def render_split(route: Route, names: Names, percent: float, *, epoch: str, was: str) -> Patch:
+def render_split(route: Route, names: Names, percent: float, *, epoch: str, was: str, baseline: float = 0.0) -> Patch:
     """The patch that gives the canary `percent` in every rule of stable's; empty when nothing has to change.
 
-    Raises: Fenced: a newer leader wrote here. Conflict: the epoch is not the one the decision was made on.
+    A fresh baseline gets `baseline` percent of what is stable's, to the nearest whole weight.
+    Raises: Conflict: the epoch is not the one the decision was made on.
         NeedsUser: the rule's weights leave no room for this percent.
     """
-    _check_epoch(parse_epoch(route, names), epoch=epoch, was=was)
+    stored = parse_epoch(route, names)
+    if stored not in (was, epoch):
+        raise Conflict(f"the route carries epoch {stored or 'none'}, the decision was made on {was or 'none'}")
     hundredths = round(percent * 100)
     if not 0 <= hundredths <= HUNDREDTHS or abs(percent * 100 - hundredths) > 1e-6:
         raise ValueError(f"a weight is a percent from 0 to 100 with at most two decimals, not {percent}")
     rules, memory = [], []
     for index, rule in enumerate(_owner_rules(route, names)):
-        if not any(names.is_stable(backend) for backend in _backends(rule)):
+        if not _has_stable(rule, names):
             rules.append(rule)
             continue
-        split = _split_rule(rule, names, hundredths, index)
+        split = _split_rule(rule, names, hundredths, baseline, index)
         rules.append(split)
         memory.append(_remember(index, rule, split, names))
     return _patch(
@@ -155,18 +206,6 @@ def render_disowning(route: Route, manager: str) -> Patch:
     ]
 
 
-def _check_epoch(stored: str, *, epoch: str, was: str) -> None:
-    if _leader(stored) > _leader(epoch):
-        raise Fenced(f"the route carries epoch {stored}, ours is {epoch}: a newer leader writes here")
-    if stored not in (was, epoch):
-        raise Conflict(f"the route carries epoch {stored or 'none'}, the decision was made on {was or 'none'}")
-
-
-def _leader(epoch: str) -> int:
-    leader, _, _ = epoch.partition(".")
-    return int(leader) if leader.isdigit() else 0
-
-
 def _patch(route: Route, rules: list[Rule], annotations: dict[str, str]) -> Patch:
     """From what was read to what is wanted; every operation stands behind a test of what it replaces."""
     meta = route.get("metadata") or {}
@@ -204,8 +243,8 @@ def _remove(path: str) -> dict[str, Any]:
 # The arithmetic of one rule
 
 
-def _split_rule(rule: Rule, names: Names, hundredths: int, index: int) -> Rule:
-    """The owner's rule with our entry after each of stable's: same filters, same port, a part of its weight."""
+def _split_rule(rule: Rule, names: Names, hundredths: int, baseline: float, index: int) -> Rule:
+    """The owner's rule with our entries after each of stable's: same filters, same port, a part of its weight."""
     backends = _backends(rule)
     stable = [_weight(backend) for backend in backends if names.is_stable(backend)]
     others = [_weight(backend) for backend in backends if not names.is_stable(backend)]
@@ -213,8 +252,12 @@ def _split_rule(rule: Rule, names: Names, hundredths: int, index: int) -> Rule:
     split: list[Backend] = []
     for backend in backends:
         if names.is_stable(backend):
-            split.append({**backend, "weight": kept.pop(0)})
+            left = kept.pop(0)
+            beside = round(left * baseline * 100 / (HUNDREDTHS - hundredths)) if baseline else 0
+            split.append({**backend, "weight": left - beside})
             split.append({**deepcopy(backend), "name": names.canary, "weight": given.pop(0)})
+            if names.baseline:
+                split.append({**deepcopy(backend), "name": names.baseline, "weight": beside})
         else:
             split.append({**backend, "weight": rest.pop(0)})
     return {**rule, "backendRefs": split}
@@ -282,10 +325,11 @@ def _owner_rule(rule: Rule, names: Names, here: dict[str, Any] | None, all_kept:
     Our memory of it counts while the other backends are as we left them; what the owner changed since then wins,
     and so do rules that the owner moved or reset.
     """
+    rule = _with_stable(_without_mirrors(rule, names), names)
     backends = _backends(rule)
-    if not any(names.is_stable(backend) for backend in backends):
+    if not _has_stable(rule, names) and not _has_ours(rule, names):
         return rule
-    left = [backend for backend in backends if not names.is_canary(backend)]
+    left = [backend for backend in backends if not names.is_ours(backend)]
     labels = [_label(backend) for backend in left]
     candidates = [entry for entry in (here, *all_kept) if entry and entry["backends"] == labels]
     kept = candidates[0] if candidates else None
@@ -296,6 +340,38 @@ def _owner_rule(rule: Rule, names: Names, here: dict[str, Any] | None, all_kept:
     return {**rule, "backendRefs": [_weighted(backend, weight) for backend, weight in zip(left, weights, strict=True)]}
 
 
+def _with_stable(rule: Rule, names: Names) -> Rule:
+    """What a line of ours has is stable's, and goes back there although somebody took stable's own line away.
+
+    Where the Service stands on another port, that line gets it: whoever wrote it changed the port. The weight is
+    nothing yet, since removing ours adds theirs; one that serves nobody and stands alone gets a weight of one.
+    """
+    backends = _backends(rule)
+    ours = [backend for backend in backends if names.is_ours(backend)]
+    others = [backend for backend in backends if not names.is_ours(backend)]
+    if not ours or any(names.is_stable_service(backend) for backend in others):
+        return rule
+    if not any(_weights(ours)) and any(_weights(others)):
+        return rule
+    stable = {**deepcopy(ours[0]), "name": names.service, "port": names.port, "weight": 0 if any(_weights(ours)) else 1}
+    at = backends.index(ours[0])
+    return {**rule, "backendRefs": [*backends[:at], stable, *backends[at:]]}
+
+
+def _without_mirrors(rule: Rule, names: Names) -> Rule:
+    """Without copies of requests to a Service that is deleted: gateways differ in what they make of such a rule."""
+    if not _has_mirror(rule, names):
+        return rule
+    backends = [_unmirrored(backend, names) for backend in _backends(rule)]
+    return _unmirrored({**rule, **({"backendRefs": backends} if backends else {})}, names)
+
+
+def _unmirrored(part: dict[str, Any], names: Names) -> dict[str, Any]:
+    kept = [each for each in part.get("filters") or [] if not _is_mirror(each, names)]
+    without = {key: value for key, value in part.items() if key != "filters"}
+    return {**without, "filters": kept} if kept else without
+
+
 def _same_others(left: list[Backend], ours: list[int], names: Names) -> bool:
     return all(
         names.is_stable(backend) or _weight(backend) == weight for backend, weight in zip(left, ours, strict=True)
@@ -303,16 +379,20 @@ def _same_others(left: list[Backend], ours: list[int], names: Names) -> bool:
 
 
 def _merged_weights(backends: list[Backend], names: Names) -> list[int]:
-    """Stable takes back what the canary has, in the smallest numbers that keep the ratio."""
-    weights = [_weight(backend) for backend in backends if not names.is_canary(backend)]
-    stable = next(i for i, b in enumerate(b for b in backends if not names.is_canary(b)) if names.is_stable(b))
-    weights[stable] += sum(_weight(backend) for backend in backends if names.is_canary(backend))
+    """Stable takes back what is ours, in the smallest numbers that keep the ratio."""
+    left = [backend for backend in backends if not names.is_ours(backend)]
+    weights = _weights(left)
+    given = sum(_weight(backend) for backend in backends if names.is_ours(backend))
+    if given:
+        stable = [at for at, backend in enumerate(left) if names.is_stable(backend)]
+        heirs = stable or [at for at, backend in enumerate(left) if names.is_stable_service(backend)]
+        weights[heirs[0]] += given
     common = gcd(*weights) or 1
     return [min(LARGEST_WEIGHT, weight // common) for weight in weights]
 
 
 def _remember(index: int, rule: Rule, split: Rule, names: Names) -> dict[str, Any]:
-    ours = [backend for backend in _backends(split) if not names.is_canary(backend)]
+    ours = [backend for backend in _backends(split) if not names.is_ours(backend)]
     return {
         "rule": index,
         "backends": [_label(backend) for backend in _backends(rule)],
@@ -338,26 +418,37 @@ def _epochs(route: Route) -> dict[str, str]:
 
 
 def _memories(route: Route) -> dict[str, list[dict[str, Any]]]:
-    """What we remember of each Canary; an annotation that somebody garbled counts as none."""
+    """What we remember of each Canary; what we cannot have written counts as none, whatever it is."""
     try:
         stored = json.loads(_annotations(route).get(ORIGINAL_WEIGHTS, "{}"))
-        return {name: [entry for entry in entries if _is_memory(entry)] for name, entries in stored.items()}
-    except (ValueError, AttributeError, TypeError):
+    except (ValueError, RecursionError):
         return {}
+    if not isinstance(stored, dict):
+        return {}
+    return {
+        name: [entry for entry in entries if _is_memory(entry)]
+        for name, entries in stored.items()
+        if isinstance(entries, list)
+    }
 
 
 def _is_memory(entry: Any) -> bool:
+    """Whether it has our fields and no others, each with what we would have put there."""
     return (
         isinstance(entry, dict)
-        and isinstance(entry.get("rule"), int)
-        and all(isinstance(entry.get(key), list) for key in ("backends", "weights", "ours"))
+        and entry.keys() == {"rule", "backends", "weights", "ours"}
+        and type(entry["rule"]) is int
+        and all(isinstance(entry[key], list) for key in ("backends", "weights", "ours"))
         and len(entry["backends"]) == len(entry["weights"]) == len(entry["ours"])
+        and all(isinstance(backend, str) for backend in entry["backends"])
         and all(weight is None or _is_weight(weight) for weight in entry["weights"])
+        and all(_is_weight(weight) for weight in entry["ours"])
     )
 
 
 def _is_weight(value: Any) -> bool:
-    return isinstance(value, int) and 0 <= value <= LARGEST_WEIGHT
+    """`True` is an int to Python, and no weight to the API server."""
+    return type(value) is int and 0 <= value <= LARGEST_WEIGHT
 
 
 def _annotations(route: Route) -> dict[str, str]:

@@ -11,18 +11,19 @@ windows; increases are taken per series in `analysis/increments.py`.
 from __future__ import annotations
 
 import asyncio
+import base64
 import io
-import ipaddress
+import math
 import socket
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 from threading import local
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, cast
 from urllib.parse import urlsplit
 
 import requests
@@ -34,16 +35,42 @@ from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, Retry
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError
 
+from controller.addresses import is_no_server, plain_address
 from controller.errors import NeedsUser, NotFound, SourceUnavailable
-from controller.model.spec import CanarySpec, ErrorRatio, Metric, MetricsSourceSpec, Template
-from controller.ports import MetricSamples, Ref
-from controller.sources.answers import Matrix, parse_bounds, parse_matrix, read_arm, read_slower
+from controller.model.spec import (
+    CanarySpec,
+    ErrorRatio,
+    GaugeRule,
+    GaugeTemplate,
+    LatencyRule,
+    Metric,
+    MetricsSourceSpec,
+    SecretRef,
+    Template,
+)
+from controller.ports import ArmSamples, GaugeSamples, MetricSamples, Past, RawSample, Ref
+from controller.sources.answers import (
+    Matrix,
+    divided,
+    is_native,
+    parse_bound,
+    parse_bounds,
+    parse_count,
+    parse_matrix,
+    read_arm,
+    read_by_label,
+    read_native,
+    read_slower,
+)
 from controller.sources.sharing import Sharing
 from controller.sources.templates import (
     BUILT_IN,
+    GAUGES,
     ArmSelectors,
+    Selector,
     bound_of,
     fill,
+    join,
     parameters,
     parse_selector,
     problems_of,
@@ -53,12 +80,18 @@ from controller.sources.templates import (
 MAX_BODY = 16 * 1024 * 1024
 MAX_SKEW = 5.0
 """Seconds the server's clock may differ from ours before its samples count as no data."""
-BOUNDS_KNOWN_FOR = 60.0
-TOKEN_KNOWN_FOR = 60.0
+KNOWN_FOR = 50.0
+"""Seconds for which the shape of a series is not asked for again: less than the minute after which a held edit asks."""
+SECRET_KNOWN_FOR = 60.0
 WORKERS = 8
 """Threads of one source: a server that hangs keeps no other source waiting."""
 ATTEMPTS = 3
-ARMS = ("canary", "stable")
+PAST_STEP, PODS_STEP = 5.0, 60.0
+"""Seconds between two values of what was before a rollout: coarse, so that hours of it are a small answer."""
+PODS = Metric(name="pods", error_ratio=ErrorRatio(template="pods"))
+
+
+Known = TypeVar("Known")
 
 
 class SourceCatalog(Protocol):
@@ -95,10 +128,10 @@ class PrometheusSource:
         self._catalog = catalog
         self._clock = clock
         self._servers: dict[str, tuple[MetricsSourceSpec, str, _Server]] = {}
-        self._tokens: dict[tuple[str, str], tuple[float, str]] = {}
+        self._secrets: dict[tuple[str, str], tuple[float, str]] = {}
         self._sharing = Sharing()
         self._in_flight: dict[tuple[str, str, float], asyncio.Task[_Answer]] = {}
-        self._bounds: dict[tuple[str, str], tuple[float, tuple[float, ...]]] = {}
+        self._known: dict[tuple[str, str], tuple[float, MetricsSourceSpec, object]] = {}
 
     async def read_samples(
         self, ref: Ref, spec: CanarySpec, metric: Metric, since: datetime, until: datetime
@@ -108,31 +141,134 @@ class PrometheusSource:
         Raises: SourceUnavailable, NeedsUser: source or template is missing or not allowed here.
         """
         source = await self._find(ref, spec)
-        name, threshold = _template_of(metric)
-        template = _template(source, name)
-        if template is None:
-            raise NeedsUser("TemplateMissing", _no_template(source, name))
-        try:
-            canary, stable = (select_arm(template, parameters(ref, spec, arm), threshold=threshold) for arm in ARMS)
-        except ValueError as error:
-            raise NeedsUser("TemplateInvalid", f"template {name}: {error}") from error
-        matrix = await self._read_matrix(source, ref, spec, (name, threshold), (canary, stable), since, until)
-        if threshold is None:
+        name, bounds = _template_of(metric)
+        template = self._read_template(source, metric)
+        canary, stable = (_arm_of(template, ref, spec, arm, metric) for arm in _arms(spec))
+        matrix = await self._read_matrix(source, ref, spec, (name, *bounds), (canary, stable), since, until)
+        if not bounds:
             return MetricSamples(
                 metric.name, read_arm(matrix, canary), read_arm(matrix, stable), partial=matrix.partial
             )
-        bound = bound_of(template, threshold)
-        ours, ours_whole = read_slower(matrix, canary, bound)
-        theirs, theirs_whole = read_slower(matrix, stable, bound)
+        named = [bound_of(template, each) for each in bounds]
+        if template.native:
+            ours, theirs = read_native(matrix, canary, named), read_native(matrix, stable, named, shift=0)
+            return MetricSamples(metric.name, ours, theirs, partial=matrix.partial)
+        ours, ours_whole = read_slower(matrix, canary, named)
+        theirs, theirs_whole = read_slower(matrix, stable, named)
         return MetricSamples(metric.name, ours, theirs, partial=matrix.partial or not (ours_whole and theirs_whole))
 
-    async def read_pods(self, ref: Ref, spec: CanarySpec, since: datetime, until: datetime) -> MetricSamples:
-        """What the pods count themselves, one series a pod and code: for the noise, never for the verdict.
+    async def read_gauge(
+        self, ref: Ref, spec: CanarySpec, metric: Metric, since: datetime, until: datetime, *, step: float
+    ) -> GaugeSamples:
+        """A gauge's values by pod; divided by its limit, and by its requests a second, where that is asked for.
 
-        Empty where no pod exports what the template `pods` names. Raises as `read_samples` does.
+        Raises as `read_samples` does.
         """
-        pods = Metric(name="pods", error_ratio=ErrorRatio(template="pods"))
-        return await self.read_samples(ref, spec, pods, since, until)
+        source = await self._find(ref, spec)
+        rule = metric.gauge or GaugeRule()
+        template = _gauge(source, rule.template)
+        if template is None:
+            raise NeedsUser("TemplateMissing", _no_gauge(source, rule.template))
+        pods = self._read_template(source, PODS)
+        scrape = source.scrape_interval.total_seconds()
+        window = _ms(4 * max(step, scrape))
+
+        async def values(selector: Selector, label: str, *, rises: bool) -> dict[str, tuple[RawSample, ...]]:
+            of = f"rate({selector}[{window}])" if rises else str(selector)
+            return await self._read_sums(source, spec, of, label, until, until - since, step)
+
+        async def of_arm(arm: str) -> dict[str, tuple[tuple[float, float], ...]]:
+            try:
+                filled = parameters(ref, spec, arm)
+                selector = fill(parse_selector(template.value), filled)
+                requests = fill(parse_selector(pods.requests), filled)
+                limit = fill(parse_selector(template.limit), filled) if template.limit else None
+            except ValueError as error:
+                raise NeedsUser("TemplateInvalid", f"gauge {rule.template}: {error}") from error
+            found = await values(selector, template.pod_label, rises=template.counter)
+            if limit is not None:
+                found = divided(found, await values(limit, template.pod_label, rises=False))
+            if rule.per_request:
+                found = divided(found, await values(requests, pods.pod_label or "pod", rises=True))
+            return {pod: tuple((one.at, one.value) for one in samples) for pod, samples in found.items()}
+
+        return GaugeSamples(*[await of_arm(arm) for arm in _arms(spec)])
+
+    async def read_past(
+        self, ref: Ref, spec: CanarySpec, until: datetime, *, traffic: timedelta, pods: timedelta
+    ) -> Past:
+        """What stable counted before `until`; pods by the template `pods`, empty where they do not export it.
+
+        Raises as `read_samples` does.
+        """
+        source = await self._find(ref, spec)
+        whole = any(self._read_template(source, one).native for one in spec.analysis.counted if one.latency)
+        # A native histogram comes with all its buckets each time.
+        step = max(PODS_STEP if whole else PAST_STEP, source.scrape_interval.total_seconds())
+
+        async def ask(query: str, span: timedelta, every: float) -> Matrix:
+            return await self._read_steps(source, spec, query, until, span, every)
+
+        found: dict[str, ArmSamples] = {}
+        for metric in spec.analysis.counted:
+            template, (_, bounds) = self._read_template(source, metric), _template_of(metric)
+            stable = _arm_of(template, ref, spec, "stable", metric)
+            wanted = [stable.requests, *([stable.bad] if stable.bad else [])]
+            matrix = await ask(join(wanted), traffic, step)
+            named = [bound_of(template, each) for each in bounds]
+            if bounds and template.native:
+                found[metric.name] = read_native(matrix, stable, named, shift=0)
+            elif bounds:
+                found[metric.name], _ = read_slower(matrix, stable, named)
+            else:
+                found[metric.name] = read_arm(matrix, stable)
+        buckets = {
+            metric.name: await self._read_buckets(source, ref, spec, metric, until, traffic)
+            for metric in spec.analysis.counted
+            if metric.latency and metric.latency.threshold is None and not self._read_template(source, metric).native
+        }
+        by_pod = await self._by_pod(source, ref, spec, "stable", until, pods, PODS_STEP)
+        return Past(step, found, PODS_STEP, by_pod, buckets)
+
+    async def _read_buckets(
+        self, source: MetricsSourceSpec, ref: Ref, spec: CanarySpec, metric: Metric, until: datetime, span: timedelta
+    ) -> dict[float, tuple[RawSample, ...]]:
+        """All buckets of stable's histogram, by bound in seconds, summed over its series."""
+        template = self._read_template(source, metric)
+        of = _latency_of_stable(ref, spec, template)
+        found = await self._read_sums(source, spec, of, "le", until, span, PODS_STEP)
+        bounds = {parse_bound(text): samples for text, samples in found.items()}
+        unit = 1000.0 if template.latency_unit == "ms" else 1.0
+        return {bound / unit: samples for bound, samples in bounds.items() if bound is not None}
+
+    async def read_pods(
+        self, ref: Ref, spec: CanarySpec, since: datetime, until: datetime, *, step: float
+    ) -> Mapping[str, ArmSamples]:
+        """What the canary's pods counted, by the template `pods`; empty where they do not export it.
+
+        Raises as `read_samples` does.
+        """
+        return await self._by_pod(await self._find(ref, spec), ref, spec, "canary", until, until - since, step)
+
+    async def _by_pod(
+        self,
+        source: MetricsSourceSpec,
+        ref: Ref,
+        spec: CanarySpec,
+        arm: str,
+        until: datetime,
+        span: timedelta,
+        step: float,
+    ) -> dict[str, ArmSamples]:
+        """Summed where it is stored: a pod has many series, which begin anew together when it does."""
+        template = self._read_template(source, PODS)
+        selectors, label = _arm_of(template, ref, spec, arm, PODS), template.pod_label or "pod"
+        assert selectors.bad is not None
+        requests, bad = [
+            await self._read_sums(source, spec, str(selector), label, until, span, step)
+            for selector in (selectors.requests, selectors.bad)
+        ]
+        return {pod: ArmSamples(requests[pod], bad.get(pod, ())) for pod in requests}
 
     async def scrape_interval(self, spec: CanarySpec) -> float:
         """Seconds between two scrapes, as the source's owner says.
@@ -145,23 +281,35 @@ class PrometheusSource:
         return source.scrape_interval.total_seconds()
 
     async def check(self, ref: Ref, spec: CanarySpec, *, live: bool = True) -> tuple[str, ...]:
-        """Problems a person must mend, a line each that begins with its reason; a source that is down is none."""
+        """Problems a person must mend, a line each that begins with its reason.
+
+        Raises: SourceUnavailable: nothing else is wrong, and the server, which is to be asked, does not answer.
+        """
         try:
             source = await self._find(ref, spec)
         except NeedsUser as error:
             return (f"{error.reason} {error}",)
-        problems = []
+        problems: list[str] = []
+        silent: SourceUnavailable | None = None
         for number, metric in enumerate(spec.analysis.metrics):
-            name, threshold = _template_of(metric)
-            kind = "errorRatio" if threshold is None else "latency"
+            if metric.gauge is not None:
+                problems += _gauge_problems(source, f"analysis.metrics[{number}].gauge", metric.gauge)
+                continue
+            name, bounds = _template_of(metric)
+            kind = "latency" if bounds else "errorRatio"
             field = f"analysis.metrics[{number}].{kind}"
             template = _template(source, name)
             if template is None:
                 problems.append(f"TemplateMissing {field}.template: {_no_template(source, name)}")
             elif wrong := problems_of(template):
                 problems += [f"TemplateInvalid {field}.template: template {name}: {each}" for each in wrong]
-            elif threshold is not None and live:
-                problems += await self._check_bound(source, ref, spec, field, template, threshold)
+            elif live:
+                try:
+                    problems += await self._check_series(source, ref, spec, field, template, metric.latency)
+                except SourceUnavailable as error:
+                    silent = error
+        if silent is not None and not problems:
+            raise silent
         return tuple(problems)
 
     async def close(self) -> None:
@@ -187,58 +335,100 @@ class PrometheusSource:
             )
         return source
 
+    def _read_template(self, source: MetricsSourceSpec, metric: Metric) -> Template:
+        name, _ = _template_of(metric)
+        template = _template(source, name)
+        if template is None:
+            raise NeedsUser("TemplateMissing", _no_template(source, name))
+        return template
+
     async def _no_source(self, name: str) -> str:
         exist = ", ".join(sorted(await self._catalog.names())) or "none"
         return f"analysis.source: there is no MetricsSource {name}: those that exist: {exist}"
 
-    async def _check_bound(
+    async def _check_series(
         self,
         source: MetricsSourceSpec,
         ref: Ref,
         spec: CanarySpec,
         field: str,
         template: Template,
-        threshold: timedelta,
+        rule: LatencyRule | None,
     ) -> list[str]:
+        """What the server's own series say; `rule` of a latency, None of errors."""
+        if rule is None:
+            return await self._check_errors(source, ref, spec, field, template)
         if not template.latency:
             return [
                 f"TemplateInvalid {field}.template: it has no latency: name a template with one, or ask the "
                 "source's owners to add the selector of a histogram's buckets"
             ]
-        bound = bound_of(template, threshold)
-        try:
-            bounds = await self._read_bounds(source, ref, spec, template)
-        except SourceUnavailable:
-            return []
-        if not bounds or bound in bounds:
-            return []
-        found = ", ".join(f"{each:g}{template.latency_unit}" for each in bounds)
+        if template.native:
+            return [] if await self._is_native(source, ref, spec, template) else [_not_native(field, template)]
+        known = await self._read_bounds(source, ref, spec, template)
+        # What is not written is chosen among the bounds that there are.
+        written = [one for one in dict.fromkeys((rule.threshold, *sorted(rule.also))) if one is not None]
+        wrong = [bound for bound in written if known and bound_of(template, bound) not in known]
+        found = ", ".join(f"{each:g}{template.latency_unit}" for each in known)
         return [
-            f"ThresholdNotABound {field}.threshold: {bound:g}{template.latency_unit} is not a bound of the "
-            f"histogram: write one of {found}"
+            f"ThresholdNotABound {field}.{'threshold' if bound == rule.threshold else 'also'}: "
+            f"{bound_of(template, bound):g}{template.latency_unit} is not a bound of the histogram: "
+            f"write one of {found}"
+            for bound in wrong
         ]
+
+    async def _check_errors(
+        self, source: MetricsSourceSpec, ref: Ref, spec: CanarySpec, field: str, template: Template
+    ) -> list[str]:
+        """Whether a failed request would be counted: none yet is as it should be, and nothing that could be is not."""
+        values = parameters(ref, spec, "stable")
+        requests = fill(parse_selector(template.requests), values)
+        countable = fill(parse_selector(template.errors), values).beside(requests)
+        if await self._exists(source, spec, str(countable)):
+            return []
+        if not await self._exists(source, spec, f"{requests} > 0"):
+            return []
+        return [
+            f"ErrorsNotCounted {field}: {requests} has requests, and there is no series {countable} that failed ones "
+            "could be counted by, so none would ever be seen: correct errors of the template, stop dropping that "
+            "series where it is scraped, or let the service export it from 0 on"
+        ]
+
+    async def _exists(self, source: MetricsSourceSpec, spec: CanarySpec, series: str) -> bool:
+        return await self._ask_seldom(source, spec.analysis.source, f"count({series})", parse_count)
 
     async def _read_bounds(
         self, source: MetricsSourceSpec, ref: Ref, spec: CanarySpec, template: Template
     ) -> tuple[float, ...]:
-        """Bounds of the stable arm's histogram; empty without data. Asked once a minute."""
-        name, now = spec.analysis.source, self._clock()
-        selector = str(fill(parse_selector(template.latency), parameters(ref, spec, "stable")))
-        asked, bounds = self._bounds.get((name, selector), (0.0, ()))
-        if now - asked < BOUNDS_KNOWN_FOR:
-            return bounds
-        answer = await self._ask(source, name, f"count by (le) ({selector})", round(now, 3))
-        bounds = parse_bounds(answer.result)
-        self._bounds = {key: kept for key, kept in self._bounds.items() if now - kept[0] < BOUNDS_KNOWN_FOR}
-        self._bounds[name, selector] = (now, bounds)
-        return bounds
+        """Bounds of the stable arm's histogram; empty without data."""
+        query = f"count by (le) ({_latency_of_stable(ref, spec, template)})"
+        return await self._ask_seldom(source, spec.analysis.source, query, parse_bounds)
+
+    async def _is_native(self, source: MetricsSourceSpec, ref: Ref, spec: CanarySpec, template: Template) -> bool:
+        """Whether the stable arm's latency is a native histogram that can be read; True without data."""
+        query = _latency_of_stable(ref, spec, template)
+        return await self._ask_seldom(source, spec.analysis.source, query, is_native)
+
+    async def _ask_seldom(
+        self, source: MetricsSourceSpec, name: str, query: str, parse: Callable[[object], Known]
+    ) -> Known:
+        """What hardly ever changes: asked once a minute, and again where the source has changed."""
+        now = self._clock()
+        asked, of, known = self._known.get((name, query), (-math.inf, source, None))
+        if now - asked < KNOWN_FOR and of is source:
+            return cast(Known, known)
+        answer = await self._ask(source, name, query, round(now, 3))
+        found = parse(answer.result)
+        self._known = {key: kept for key, kept in self._known.items() if now - kept[0] < KNOWN_FOR}
+        self._known[name, query] = (now, source, found)
+        return found
 
     async def _read_matrix(
         self,
         source: MetricsSourceSpec,
         ref: Ref,
         spec: CanarySpec,
-        template: tuple[str, timedelta | None],
+        template: tuple[str | timedelta, ...],
         arms: tuple[ArmSelectors, ArmSelectors],
         since: datetime,
         until: datetime,
@@ -258,6 +448,32 @@ class PrometheusSource:
         every = source.scrape_interval.total_seconds()
         group = (name, source.url, ref.namespace, *template)
         return await self._sharing.read(group, arms, since.timestamp(), until.timestamp(), every=every, ask=ask)
+
+    async def _read_sums(
+        self,
+        source: MetricsSourceSpec,
+        spec: CanarySpec,
+        of: str,
+        label: str,
+        until: datetime,
+        span: timedelta,
+        every: float,
+    ) -> dict[str, tuple[RawSample, ...]]:
+        """One series for each value of `label`."""
+        return read_by_label(
+            await self._read_steps(source, spec, f"(sum by ({label}) ({of}))", until, span, every), label
+        )
+
+    async def _read_steps(
+        self, source: MetricsSourceSpec, spec: CanarySpec, query: str, until: datetime, span: timedelta, every: float
+    ) -> Matrix:
+        """A subquery: values at whole steps, few enough for hours of them."""
+        name, at = spec.analysis.source, until.timestamp()
+        answer = await self._ask(source, name, f"{query}[{_ms(span.total_seconds())}:{_ms(every)}]", round(at, 3))
+        try:
+            return parse_matrix(answer.result, since=at - span.total_seconds(), until=at)
+        except ValueError as error:
+            raise SourceUnavailable(name, str(error)) from error
 
     async def _ask(self, source: MetricsSourceSpec, name: str, query: str, at: float) -> _Answer:
         """One answer for all who ask the same at the same time."""
@@ -295,44 +511,99 @@ class PrometheusSource:
         return answer
 
     async def _server(self, source: MetricsSourceSpec, name: str) -> _Server:
-        """The connection of a source; made anew when its spec or its token has changed."""
-        token = await self._token(source)
+        """The connection of a source; made anew when its spec or its credentials have changed."""
+        credentials = await self._authorization(source)
         known = self._servers.get(name)
-        if known is not None and known[:2] == (source, token):
+        if known is not None and known[:2] == (source, credentials):
             return known[2]
         if known is not None:
             known[2].close()
         try:
-            server = _Server(source, token, self._clock)
+            server = _Server(source, credentials, self._clock)
         except (ssl.SSLError, ValueError) as error:
             raise _Failed("spec.tls.ca is not a PEM certificate", passing=False) from error
-        self._servers[name] = (source, token, server)
+        self._servers[name] = (source, credentials, server)
         return server
 
-    async def _token(self, source: MetricsSourceSpec) -> str:
+    async def _authorization(self, source: MetricsSourceSpec) -> str:
+        """The header `Authorization`; empty where the source asks for nothing."""
         if source.credentials is None:
             return ""
-        key = (source.credentials.bearer_token.name, source.credentials.bearer_token.key)
-        read_at, token = self._tokens.get(key, (0.0, ""))
-        if not token or self._clock() - read_at > TOKEN_KNOWN_FOR:
+        if (basic := source.credentials.basic_auth) is not None:
+            pair = f"{await self._secret(basic.username)}:{await self._secret(basic.password)}"
+            return f"Basic {base64.b64encode(pair.encode()).decode()}"
+        assert source.credentials.bearer_token is not None, "exactly one of the two, as the model checks"
+        return f"Bearer {(await self._secret(source.credentials.bearer_token)).strip()}"
+
+    async def _secret(self, ref: SecretRef) -> str:
+        read_at, known = self._secrets.get((ref.name, ref.key), (0.0, ""))
+        if not known or self._clock() - read_at > SECRET_KNOWN_FOR:
             try:
-                token = (await self._catalog.secret(*key)).strip()
+                # Files that Secrets are made of end with a line's end.
+                known = (await self._catalog.secret(ref.name, ref.key)).strip("\r\n")
             except (NotFound, NeedsUser) as error:
                 raise _Failed("its credentials are missing", passing=False) from error
-            self._tokens[key] = (self._clock(), token)
-        return token
+            self._secrets[ref.name, ref.key] = (self._clock(), known)
+        return known
 
 
-def _template_of(metric: Metric) -> tuple[str, timedelta | None]:
-    """Name of the metric's template, and its threshold where it is a latency."""
+def _arms(spec: CanarySpec) -> tuple[str, str]:
+    """What is compared during a rollout; what was before it is stable's alone."""
+    return "canary", "baseline" if spec.analysis.baseline.fresh else "stable"
+
+
+def _template_of(metric: Metric) -> tuple[str, tuple[timedelta, ...]]:
+    """Name of the metric's template, and of a latency its bounds, the threshold first."""
     if metric.latency is not None:
-        return metric.latency.template, metric.latency.threshold
-    return (metric.error_ratio or ErrorRatio()).template, None
+        threshold = metric.latency.shown
+        others = [bound for bound in metric.latency.bounds if bound != threshold]
+        return metric.latency.template, (threshold, *others)
+    return (metric.error_ratio or ErrorRatio()).template, ()
+
+
+def _arm_of(template: Template, ref: Ref, spec: CanarySpec, arm: str, metric: Metric) -> ArmSelectors:
+    name, bounds = _template_of(metric)
+    try:
+        return select_arm(template, parameters(ref, spec, arm), bounds=bounds)
+    except ValueError as error:
+        raise NeedsUser("TemplateInvalid", f"template {name}: {error}") from error
+
+
+def _latency_of_stable(ref: Ref, spec: CanarySpec, template: Template) -> str:
+    return str(fill(parse_selector(template.latency), parameters(ref, spec, "stable")))
+
+
+def _not_native(field: str, template: Template) -> str:
+    metric = parse_selector(template.latency).metric
+    return (
+        f"TemplateInvalid {field}.template: native is true, and {metric} holds no native histogram with exponential "
+        "bounds: scrape it with scrape_native_histograms, or select the buckets of a classic one and take native out"
+    )
+
+
+def _ms(seconds: float) -> str:
+    return f"{round(seconds * 1000)}ms"
 
 
 def _template(source: MetricsSourceSpec, name: str) -> Template | None:
     """A source's own template goes before the built-in one of its name."""
     return source.templates.get(name) or BUILT_IN.get(name)
+
+
+def _gauge(source: MetricsSourceSpec, name: str) -> GaugeTemplate | None:
+    return source.gauges.get(name) or GAUGES.get(name)
+
+
+def _no_gauge(source: MetricsSourceSpec, name: str) -> str:
+    exist = ", ".join(sorted({*GAUGES, *source.gauges}))
+    return f"the source has no gauge {name}: those that exist: {exist}"
+
+
+def _gauge_problems(source: MetricsSourceSpec, field: str, rule: GaugeRule) -> list[str]:
+    template = _gauge(source, rule.template)
+    if template is None:
+        return [f"TemplateMissing {field}.template: {_no_gauge(source, rule.template)}"]
+    return [f"TemplateInvalid {field}.template: gauge {rule.template}: {each}" for each in problems_of(template)]
 
 
 def _no_template(source: MetricsSourceSpec, name: str) -> str:
@@ -347,27 +618,24 @@ def _refused_host(url: str) -> str:
 
 
 def _is_refused(host: str) -> bool:
-    """A link-local address is a cloud's metadata service and never a Prometheus."""
     try:
-        address = ipaddress.ip_address(host.partition("%")[0])
+        return is_no_server(plain_address(host))
     except ValueError:
         return False
-    mapped = getattr(address, "ipv4_mapped", None) or address
-    return mapped.is_link_local or mapped.is_multicast or mapped.is_unspecified
 
 
 class _Server:
     """One server: its session, its threads, and the limits of each answer."""
 
-    def __init__(self, source: MetricsSourceSpec, token: str, clock: Callable[[], float]) -> None:
+    def __init__(self, source: MetricsSourceSpec, credentials: str, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._seen = local()
         url = source.url.rstrip("/")
         self._session = requests.Session()
-        # Else REQUESTS_CA_BUNDLE goes before the CA we were given, and ~/.netrc before the token.
+        # Else REQUESTS_CA_BUNDLE goes before the CA we were given, and ~/.netrc before our credentials.
         self._session.trust_env = False
         self._session.hooks["response"] = [self._keep_what_the_client_drops]
-        headers = {"Authorization": f"Bearer {token}"} if token else None
+        headers = source.headers | ({"Authorization": credentials} if credentials else {})
         self._client = PrometheusConnect(url, headers=headers, session=self._session, retry=Retry(total=0))
         # After the client, which mounts an adapter without limits for the same address.
         self._session.mount(url, _BoundedAdapter(_tls(source), source.tls.server_name))
@@ -436,7 +704,7 @@ def _checked(connected: socket.socket) -> socket.socket:
     """The connection, unless it leads where a URL must not, by whatever name or spelling: nothing was sent yet."""
     if _is_refused(str(connected.getpeername()[0])):
         connected.close()
-        raise _Failed("spec.url leads to a link-local address: write another", passing=False)
+        raise _Failed("spec.url leads to where clouds keep credentials: write another", passing=False)
     return connected
 
 

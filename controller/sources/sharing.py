@@ -2,13 +2,14 @@
 
 The one thing to know: canaries of a namespace that use one template are asked about together, and each gets its own
 series out of the answer, so what is odd in one canary's series holds up no other. A series has a new sample once a
-scrape interval; before that the answer given last still holds.
+scrape interval; before that the answer given last still holds. Whoever asked lately and lacks a sample is asked about
+too: the looks at a hundred canaries follow each other, and their queries would.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Hashable, Sequence
+from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass, field
 
 from controller.sources.answers import Matrix
@@ -19,7 +20,7 @@ GATHER = 0.02
 LONGEST = 4000
 """characters of a query: it goes into an address, and proxies cut long ones off"""
 REMEMBERED = 60.0
-"""seconds an answer is kept at most"""
+"""seconds an answer is kept at least; spans that differ by more are not asked about together"""
 
 Arms = tuple[ArmSelectors, ArmSelectors]
 Ask = Callable[[str, float, float], Awaitable[Matrix]]
@@ -30,17 +31,21 @@ Ask = Callable[[str, float, float], Awaitable[Matrix]]
 class _Batch:
     """A query that is about to be sent."""
 
-    selectors: list[Selector] = field(default_factory=list)
+    since: float
+    until: float
+    selectors: dict[Selector, None] = field(default_factory=dict)
     length: int = 0
-    since: float = 0.0
-    until: float = 0.0
-    answer: asyncio.Task[Matrix] | None = None
+    answer: asyncio.Task[_Answer] | None = None
+    _counted: set[str] = field(default_factory=set)
 
-    def add(self, selectors: Sequence[Selector], since: float, until: float) -> None:
-        self.since = min(self.since, since) if self.selectors else since
-        self.until = max(self.until, until)
-        self.selectors += selectors
-        self.length += sum(len(str(each)) for each in selectors)
+    def add(self, arms: Arms, since: float, until: float) -> None:
+        self.since, self.until = min(self.since, since), max(self.until, until)
+        for each in _selectors(arms):
+            self.selectors[each] = None
+            # What is the same in all of them stands in the query once.
+            for text in {each.metric, *(matcher.pattern for matcher in each.matchers)} - self._counted:
+                self._counted.add(text)
+                self.length += len(text) + 1
 
 
 @dataclass(frozen=True)
@@ -50,51 +55,98 @@ class _Answer:
     matrix: Matrix
 
 
+@dataclass
+class _Member:
+    """Whose series somebody asks for again and again."""
+
+    since: float
+    until: float
+    """of the last time"""
+    asked: asyncio.Task[_Answer] | None = None
+    """the last query about them, under way or over"""
+
+
 class Sharing:
     """Answers of one metric source, by group: whoever is in one may be asked about in one query."""
 
     def __init__(self) -> None:
         self._batches: dict[Hashable, _Batch] = {}
-        self._answers: dict[Hashable, _Answer] = {}
+        self._members: dict[Hashable, dict[Arms, _Member]] = {}
+        self._turn = asyncio.Lock()
 
     async def read(self, group: Hashable, arms: Arms, since: float, until: float, *, every: float, ask: Ask) -> Matrix:
         """The series of these arms in (since, until], whose samples come `every` so many seconds."""
-        wanted = _selectors(arms)
-        known = self._answers.get(group)
-        if known is not None and known.since <= since and self._holds(known, arms, until, every):
-            return known.matrix.pick(wanted, since, until)
+        member = self._members.setdefault(group, {}).setdefault(arms, _Member(since, until))
+        member.since, member.until = since, until
+        if member.asked is not None and not _has_failed(member.asked):
+            known = await asyncio.shield(member.asked)
+            if known.since <= since and _holds(known, arms, until, every):
+                await self._in_turn()
+                return known.matrix.pick(_selectors(arms), since, until)
         batch = self._batches.get(group)
         if batch is None or batch.length > LONGEST:
-            batch = self._batches[group] = _Batch()
-            batch.answer = asyncio.create_task(self._answer(group, batch, ask))
+            batch = self._batches[group] = _Batch(since, until)
+            batch.answer = asyncio.create_task(self._answer(group, batch, every, ask))
             batch.answer.add_done_callback(_heard)
-        batch.add(wanted, since, until)
+        batch.add(arms, since, until)
         assert batch.answer is not None
-        matrix = await asyncio.shield(batch.answer)
-        return matrix.pick(wanted, since, until)
+        member.asked = batch.answer
+        answer = await asyncio.shield(batch.answer)
+        await self._in_turn()
+        return answer.matrix.pick(_selectors(arms), since, until)
 
-    async def _answer(self, group: Hashable, batch: _Batch, ask: Ask) -> Matrix:
+    async def _in_turn(self) -> None:
+        """An answer that a hundred wait for is read, and judged by, one after the other in rounds of the event loop."""
+        async with self._turn:
+            await asyncio.sleep(0)
+
+    async def _answer(self, group: Hashable, batch: _Batch, every: float, ask: Ask) -> _Answer:
         await asyncio.sleep(GATHER)
         if self._batches.get(group) is batch:
             del self._batches[group]
-        matrix = await ask(join(list(dict.fromkeys(batch.selectors))), batch.since, batch.until)
-        self._answers = {key: kept for key, kept in self._answers.items() if kept.until > batch.until - REMEMBERED}
-        self._answers[group] = _Answer(batch.since, batch.until, matrix)
-        return matrix
+        self._forget(batch.until - max(REMEMBERED, 3 * every))
+        for arms, member in self._members.get(group, {}).items():
+            if batch.length <= LONGEST and _asks_soon(member, arms, batch, every):
+                batch.add(arms, member.since, batch.until)
+                member.asked = batch.answer
+        matrix = await ask(join(list(batch.selectors)), batch.since, batch.until)
+        return _Answer(batch.since, batch.until, matrix)
 
-    def _holds(self, known: _Answer, arms: Arms, until: float, every: float) -> bool:
-        """Whether no series of either arm can have a sample that the answer lacks; a series may still be to come."""
-        for arm in arms:
-            found = known.matrix.pick([arm.requests], known.since, known.until).series
-            if not found or any(not each.samples or each.samples[-1][0] + every <= until for each in found):
-                return False
-        return not known.matrix.partial
+    def _forget(self, before: float) -> None:
+        """Who has not asked since then, and the answers they had."""
+        for group, members in list(self._members.items()):
+            for arms in [arms for arms, member in members.items() if member.until < before]:
+                del members[arms]
+            if not members:
+                del self._members[group]
+
+
+def _asks_soon(member: _Member, arms: Arms, batch: _Batch, every: float) -> bool:
+    """Whether somebody who is looked at a moment later would have to ask what this query can ask as well."""
+    if member.until < batch.until - 2 * every or abs(member.since - batch.since) > REMEMBERED:
+        return False
+    if member.asked is None or not member.asked.done():
+        return False
+    return _has_failed(member.asked) or not _holds(member.asked.result(), arms, batch.until, every)
+
+
+def _has_failed(asked: asyncio.Task[_Answer]) -> bool:
+    return asked.done() and (asked.cancelled() or asked.exception() is not None)
+
+
+def _holds(known: _Answer, arms: Arms, until: float, every: float) -> bool:
+    """Whether no series of either arm can have a sample that the answer lacks; a series may still be to come."""
+    for arm in arms:
+        found = known.matrix.pick([arm.requests], known.since, known.until).series
+        if not found or any(each.newest + every <= until for each in found):
+            return False
+    return not known.matrix.partial
 
 
 def _selectors(arms: Arms) -> list[Selector]:
     return [each for arm in arms for each in (arm.requests, arm.bad) if each is not None]
 
 
-def _heard(task: asyncio.Task[Matrix]) -> None:
+def _heard(task: asyncio.Task[_Answer]) -> None:
     if not task.cancelled():
         task.exception()  # everybody who asked may have been cancelled meanwhile

@@ -15,12 +15,14 @@ from datetime import timedelta
 from functools import lru_cache
 from types import MappingProxyType
 
-from controller.model.spec import CanarySpec, Template
+from controller.model.spec import CanarySpec, GaugeTemplate, Template
 from controller.ports import Ref
 
 _POD_CHARACTERS = "[bcdfghjklmnpqrstvwxz2456789]"
 """what Kubernetes makes hashes and pod names of: no `a`, so that `-canary-` is never taken for a hash"""
 _PODS = f'namespace="$namespace",pod=~"$deployment-{_POD_CHARACTERS}{{1,10}}-{_POD_CHARACTERS}{{5}}"'
+
+_CONTAINERS = f'{_PODS},container!="",container!="POD"'
 
 BUILT_IN: Mapping[str, Template] = MappingProxyType(
     {
@@ -40,6 +42,18 @@ BUILT_IN: Mapping[str, Template] = MappingProxyType(
             latency_unit="s",
             pod_label="pod",
         ),
+    }
+)
+
+GAUGES: Mapping[str, GaugeTemplate] = MappingProxyType(
+    {
+        # What the kubelet says of containers; the one without a name is the sum of the others.
+        "memory": GaugeTemplate(value=f"container_memory_working_set_bytes{{{_CONTAINERS}}}"),
+        "memory-of-limit": GaugeTemplate(
+            value=f"container_memory_working_set_bytes{{{_CONTAINERS}}}",
+            limit=f"container_spec_memory_limit_bytes{{{_CONTAINERS}}}",
+        ),
+        "cpu": GaugeTemplate(value=f"container_cpu_usage_seconds_total{{{_CONTAINERS}}}", counter=True),
     }
 )
 
@@ -96,6 +110,17 @@ class Selector:
         """The same, narrowed."""
         return replace(self, matchers=(*self.matchers, matcher))
 
+    def beside(self, all_of: Selector) -> Selector:
+        """Whatever `self` could select by other values of the labels that `all_of` does not ask for.
+
+        >>> failed, requests = (parse_selector(text) for text in ('rq{shop="a",code=~"5.."}', 'rq{shop="a"}'))
+        >>> str(failed.beside(requests))
+        'rq{shop="a",code!=""}'
+        """
+        common = tuple(each for each in self.matchers if each in all_of.matchers)
+        others = [each for each in self.matchers if each not in common and not each.matches({})]
+        return replace(self, matchers=(*common, *(Matcher(each.label, "!=", "") for each in others)))
+
     def __str__(self) -> str:
         return f"{self.metric}{{{','.join(map(str, self.matchers))}}}"
 
@@ -118,8 +143,9 @@ def _escape(value: str) -> str:
     return re.sub(r"([.+*?()|\[\]{}^$\\])", r"\\\1", value)
 
 
+@lru_cache(maxsize=256)
 def parse_selector(text: str) -> Selector:
-    """Read a selector.
+    """Read a selector; once, since every look at every rollout asks for those of the same few templates.
 
     Raises: ValueError: anything that is more, or less, than one metric name and its label matchers.
 
@@ -155,16 +181,16 @@ def _matcher(label: str, operator: str, quoted: str, text: str) -> Matcher:
 
 
 def parameters(ref: Ref, spec: CanarySpec, arm: str) -> dict[str, str]:
-    """The label values of one arm, `canary` or `stable`.
+    """The label values of one arm: `canary`, `stable`, or `baseline` for fresh pods of stable's.
 
     Raises: ValueError: a value outside the alphabet.
     """
-    canary = arm == "canary"
+    made = {"canary": ref.canary_name, "baseline": ref.baseline_name}.get(arm)
     values = {
         "namespace": ref.namespace,
-        "service": ref.canary_name if canary else spec.traffic.service.name,
+        "service": made or spec.traffic.service.name,
         "port": str(spec.traffic.service.port),
-        "deployment": ref.canary_name if canary else spec.target_ref.name,
+        "deployment": made or spec.target_ref.name,
         "canary": ref.name,
         "arm": arm,
     }
@@ -213,19 +239,22 @@ def _either(label: str, conditions: Iterable[Matcher]) -> Matcher:
     return Matcher(label, "=~", "|".join(each.pattern for each in different))
 
 
-def select_arm(template: Template, values: Mapping[str, str], *, threshold: timedelta | None = None) -> ArmSelectors:
-    """The selectors of one arm: of failed requests, or with a threshold of a histogram's buckets.
+def select_arm(template: Template, values: Mapping[str, str], *, bounds: Sequence[timedelta] = ()) -> ArmSelectors:
+    """The selectors of one arm: of failed requests, or with bounds of a histogram's buckets.
 
     Raises: ValueError: the template is not a selector, or has no latency.
     """
-    if threshold is None:
+    if not bounds:
         return ArmSelectors(
             fill(parse_selector(template.requests), values), fill(parse_selector(template.errors), values)
         )
     if not template.latency:
         raise ValueError("the template has no latency: add the selector of a histogram's buckets")
-    bounds = Matcher("le", "=~", "|".join(_escape(text) for text in _spellings(bound_of(template, threshold))))
-    return ArmSelectors(fill(parse_selector(template.latency), values).having(bounds), None)
+    if template.native:
+        return ArmSelectors(fill(parse_selector(template.latency), values), None)
+    spellings = dict.fromkeys(text for each in bounds for text in _spellings(bound_of(template, each)))
+    buckets = Matcher("le", "=~", "|".join(map(_escape, spellings)))
+    return ArmSelectors(fill(parse_selector(template.latency), values).having(buckets), None)
 
 
 def bound_of(template: Template, threshold: timedelta) -> float:
@@ -240,14 +269,16 @@ def _spellings(bound: float) -> list[str]:
     return [*whole, repr(bound), "+Inf"]
 
 
-def problems_of(template: Template) -> tuple[str, ...]:
+def problems_of(template: Template | GaugeTemplate) -> tuple[str, ...]:
     """What is wrong with a template, a line for each query.
 
     A query that ignores its arm compares a thing with itself and always passes; one that ignores
     its namespace shows a team its neighbours.
     """
     found = []
-    for field, text in (("requests", template.requests), ("errors", template.errors), ("latency", template.latency)):
+    fields = ("value", "limit") if isinstance(template, GaugeTemplate) else ("requests", "errors", "latency")
+    for field in fields:
+        text = getattr(template, field)
         if not text:
             continue
         try:

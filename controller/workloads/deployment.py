@@ -10,21 +10,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from datetime import datetime
-from typing import Any
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
 
 from controller.errors import Conflict, Forbidden, NeedsUser, NotFound, Refused
-from controller.kube.cache import Cache
+from controller.kube.cache import Cache, Kept
+from controller.kube.fence import Fence
 from controller.kube.resources import DEPLOYMENTS, REPLICASETS, SERVICES, Resource
 from controller.kube.transport import Api, Lane
 from controller.model.spec import CanarySpec
+from controller.model.template import HASH_LABEL, plain_template, template_hash
 from controller.model.world import CanaryPods, Pins, Target
 from controller.ports import Ref
 from controller.workloads.hold import Hold, find_hold
 from controller.workloads.parse import (
-    CANARY_LABEL,
     EPOCH,
-    HASH_LABEL,
     Object,
     annotations_of,
     attempt_of,
@@ -32,18 +33,17 @@ from controller.workloads.parse import (
     labels_of,
     parse_canary,
     parse_target,
-    plain_template,
     render_selector,
-    template_hash,
 )
 from controller.workloads.reads import CachedReads, LiveReads, Reads
 from controller.workloads.render import (
     HELD_BY,
     Op,
+    attempt_of_baseline,
+    baseline_of,
     canary_deployment,
     canary_selector,
     canary_service,
-    check_epoch,
     forget_ops,
     pause_ops,
     pin_ops,
@@ -68,19 +68,45 @@ from controller.workloads.services import (
 Found = dict[str, Any]
 
 _FORGET_TRIES = 3
+_PINS_KEPT = 4096
+"""answers that are remembered: Canaries come and go"""
+_STRANGERS_KNOWN_FOR = timedelta(minutes=1)
+"""so long after the last one went its pods may still stand in the way"""
+
+
+class _KnownPins(NamedTuple):
+    """What was found of a Canary's Services, and while what is the same it holds."""
+
+    kept: tuple[Kept, ...]
+    asked: object
+    pins: Pins
+    asked_at: datetime | None = None
+    """when strangers were found; pods that come and go are not watched"""
+
+    def holds(self, kept: tuple[Kept, ...], asked: object, now: datetime) -> bool:
+        is_fresh = self.asked_at is None or abs(now - self.asked_at) < _STRANGERS_KNOWN_FOR
+        return self.kept is kept and self.asked == asked and is_fresh
 
 
 class DeploymentWorkload:
     """Holds, tries and releases the revisions of one Deployment. `now` is the clock that pod ages are told by."""
 
     def __init__(
-        self, api: Api, *, now: Callable[[], datetime], hold: Hold = Hold.AUTO, cache: Cache | None = None
+        self,
+        api: Api,
+        *,
+        now: Callable[[], datetime],
+        hold: Hold = Hold.AUTO,
+        cache: Cache | None = None,
+        fence: Fence | None = None,
     ) -> None:
         self._api = api
+        self._fence = fence or Fence()
         self._live = LiveReads(api)
         self._cached = CachedReads(cache) if cache is not None else None
         self._now = now
         self._hold = hold
+        self._pins: dict[str, _KnownPins] = {}
 
     # Reading
 
@@ -100,32 +126,67 @@ class DeploymentWorkload:
 
     async def read_canary(self, ref: Ref, spec: CanarySpec, *, live: bool = True) -> CanaryPods:
         """The canary Deployment, its pods and the endpoints of its Service."""
+        return await self._read_pods(ref, ref.canary_name, live)
+
+    async def read_baseline(self, ref: Ref, spec: CanarySpec, *, live: bool = True) -> CanaryPods:
+        """The same of the fresh baseline; nothing, and nothing is asked, where the spec wants none."""
+        if not spec.analysis.baseline.fresh:
+            return CanaryPods()
+        found = await self._read_pods(ref, ref.baseline_name, live)
+        return replace(found, attempt=attempt_of_baseline(found.attempt))
+
+    async def _read_pods(self, ref: Ref, name: str, live: bool) -> CanaryPods:
         reads = self._reads(live)
-        deployment = await reads.find(DEPLOYMENTS, ref.namespace, ref.canary_name)
+        deployment = await reads.find(DEPLOYMENTS, ref.namespace, name)
         if deployment is None or not is_owned_by(deployment, ref.uid):
             return CanaryPods()
         pods, slices = await asyncio.gather(
-            reads.canary_pods(ref.namespace, deployment), reads.canary_slices(ref.namespace, ref.canary_name)
+            reads.canary_pods(ref.namespace, deployment), reads.canary_slices(ref.namespace, name)
         )
-        return parse_canary(deployment, pods, slices, owner=ref.uid, now=self._now())
+        found = parse_canary(deployment, pods, slices, owner=ref.uid, now=self._now())
+        if not found.ready or found.endpoints:
+            return found
+        service = await reads.find(SERVICES, ref.namespace, name)
+        selector = service and service["spec"].get("selector")
+        return replace(found, unserved=selector != deployment["spec"]["selector"].get("matchLabels"))
 
     async def read_pins(
         self, ref: Ref, spec: CanarySpec, target: Target, stable_hash: str, *, live: bool = True
     ) -> Pins:
         """Whether every Service that selects the target's pods selects stable's only, and what keeps it from that.
 
-        Which pods stand behind the Services is asked only in a live look.
+        Which pods stand behind the Services is asked only in a live look; in any other the answer is the one given
+        last, while neither the namespace's Services nor the target's labels have changed, for a minute at most.
         """
         reads = self._reads(live)
-        stable_labels = labels_of(target.settled_template or target.template)
-        services = await self._services(reads, ref, spec, [stable_labels, labels_of(target.template)])
-        strangers: dict[str, tuple[str, ...]] = {}
+        stable_labels, labels = labels_of(target.settled_template or target.template), labels_of(target.template)
+        asked = (spec.target_ref, spec.traffic.service, stable_hash, stable_labels, labels)
+        kept = self._cached.services_kept(ref.namespace) if self._cached is not None else ()
+        if isinstance(reads, CachedReads):
+            known = self._pins.get(ref.key)
+            if known is None or not known.holds(kept, asked, self._now()):
+                services = await self._services(reads, ref, spec, [stable_labels, labels])
+                found = parse_pins(services, stable_hash, find_problems(services, spec, stable_labels, {}), [])
+                known = self._remember_pins(ref, _KnownPins(kept, asked, found))
+            return known.pins
+        services = await self._services(reads, ref, spec, [stable_labels, labels])
+        strangers = await self._strangers(ref, spec, services, stable_hash)
+        problems = find_problems(services, spec, stable_labels, strangers)
+        if any(strangers.values()):
+            found = parse_pins(services, stable_hash, problems, [])
+            self._remember_pins(ref, _KnownPins(kept, asked, found, self._now()))
+        else:
+            self._pins.pop(ref.key, None)
         foreign: list[str] = []
-        if reads.live:
-            strangers = await self._strangers(ref, spec, services, stable_hash)
-            if stable_hash and services and all(service.is_pinned(stable_hash) for service in services):
-                foreign = await self._foreign_endpoints(ref, spec, services, stable_hash)
-        return parse_pins(services, stable_hash, find_problems(services, spec, stable_labels, strangers), foreign)
+        if stable_hash and services and all(service.is_pinned(stable_hash) for service in services):
+            foreign = await self._foreign_endpoints(ref, spec, services, stable_hash)
+        return parse_pins(services, stable_hash, problems, foreign)
+
+    def _remember_pins(self, ref: Ref, known: _KnownPins) -> _KnownPins:
+        if len(self._pins) > _PINS_KEPT:
+            self._pins.clear()
+        self._pins[ref.key] = known
+        return known
 
     async def prove_hold(self, ref: Ref, spec: CanarySpec, target: Target) -> bool:
         """Whether a dry-run edit that asks not to be paused comes back paused, or is refused where the pause stays."""
@@ -177,48 +238,77 @@ class DeploymentWorkload:
         user = await self._get_target(ref, spec)
         if (user["metadata"]["uid"], template_hash(user["spec"]["template"])) != (target.uid, target.template_hash):
             raise Conflict(f"Deployment {spec.target_ref.name} was edited or made again since it was read")
-        existing = await self._find_ours(DEPLOYMENTS, ref)
+        await self._apply(ref, spec, user, target.template, ref.canary_name, attempt, replicas, epoch)
+
+    async def apply_baseline(
+        self, ref: Ref, spec: CanarySpec, template: dict[str, Any], *, attempt: str, replicas: int, epoch: str
+    ) -> None:
+        """Create or scale the Deployment of fresh pods from stable's `template`, as `apply_canary` does."""
+        user = await self._get_target(ref, spec)
+        await self._apply(ref, spec, user, template, ref.baseline_name, baseline_of(attempt), replicas, epoch)
+
+    async def _apply(
+        self,
+        ref: Ref,
+        spec: CanarySpec,
+        user: Object,
+        template: Object,
+        name: str,
+        attempt: str,
+        replicas: int,
+        epoch: str,
+    ) -> None:
+        existing = await self._find_ours(DEPLOYMENTS, ref, name)
         if existing is not None:
-            check_epoch(existing, epoch)
+            await self._check_stamp(ref, existing, epoch)
             if "deletionTimestamp" in existing["metadata"]:
                 return
             if attempt_of(existing) != attempt:
                 await self._delete(DEPLOYMENTS, ref, existing)
                 return
-        await self._apply_service(ref, spec, user, attempt)
+        await self._apply_service(ref, spec, user, name, attempt)
         if existing is None:
-            body = canary_deployment(ref, spec, user, target.template, attempt=attempt, replicas=replicas, epoch=epoch)
+            body = canary_deployment(
+                ref, spec, user, template, name=name, attempt=attempt, replicas=replicas, epoch=epoch, now=self._now()
+            )
             await self._api.create(DEPLOYMENTS, ref.namespace, body)
-        elif ops := scale_ops(existing, replicas, epoch):
-            await self._api.json_patch(DEPLOYMENTS, ref.namespace, ref.canary_name, ops)
+        elif ops := scale_ops(existing, replicas, epoch, self._now()):
+            await self._api.json_patch(DEPLOYMENTS, ref.namespace, name, ops)
 
     async def delete_canary(self, ref: Ref, spec: CanarySpec) -> None:
-        """Delete what is ours under the canary's name; its pods go in the background, each with its grace period.
+        """Delete what is ours under these names; the pods go in the background, each with its grace period.
 
         The target's epoch goes first: with the canary ends what it had to be fenced for.
         """
         await self._unstamp_target(ref, spec)
-        for resource in (SERVICES, DEPLOYMENTS):
-            body = await self._find(resource, ref, ref.canary_name)
-            if body is not None and is_owned_by(body, ref.uid):
-                await self._delete(resource, ref, body)
+        for name in _names_of_ours(ref, spec):
+            for resource in (SERVICES, DEPLOYMENTS):
+                body = await self._find(resource, ref, name)
+                if body is not None and is_owned_by(body, ref.uid):
+                    await self._delete(resource, ref, body)
 
     async def replace_pods(self, ref: Ref, spec: CanarySpec, *, epoch: str) -> None:
-        """Fresh pods instead of all that are there, which ends long connections too; on other nodes where there are."""
-        deployment = await self._find_ours(DEPLOYMENTS, ref)
-        if deployment is None or "deletionTimestamp" in deployment["metadata"]:
-            return
-        check_epoch(deployment, epoch)
-        pods = await self._live.canary_pods(ref.namespace, deployment)
-        nodes = [str(pod["spec"]["nodeName"]) for pod in pods if pod["spec"].get("nodeName")]
-        if ops := replace_ops(deployment, nodes, epoch):
-            await self._api.json_patch(DEPLOYMENTS, ref.namespace, ref.canary_name, ops)
+        """Fresh pods instead of all that are there, which ends long connections too.
+
+        The canary's on other nodes where there are any, and last: what they carry says that all of it was done.
+        """
+        for name in _names_of_ours(ref, spec):
+            deployment = await self._find_ours(DEPLOYMENTS, ref, name)
+            if deployment is None or "deletionTimestamp" in deployment["metadata"]:
+                continue
+            await self._check_stamp(ref, deployment, epoch)
+            nodes: list[str] = []
+            if name == ref.canary_name:
+                pods = await self._live.canary_pods(ref.namespace, deployment)
+                nodes = [str(pod["spec"]["nodeName"]) for pod in pods if pod["spec"].get("nodeName")]
+            if ops := replace_ops(deployment, nodes, epoch):
+                await self._api.json_patch(DEPLOYMENTS, ref.namespace, name, ops)
 
     # The target
 
     async def pause(self, ref: Ref, spec: CanarySpec, target: Target, *, epoch: str) -> None:
         """Stop a roll that was not held. Where nothing rolls, nothing of ours but the pause stays on it."""
-        deployment = await self._get_unchanged(ref, spec, target, epoch)
+        deployment = await self._get_unchanged(ref, spec, target, epoch, way_back=True)
         stamp = "" if target.settled_template_hash == target.template_hash else epoch
         is_done = deployment["spec"].get("paused") and annotations_of(deployment).get(EPOCH, "") == stamp
         ops = [] if is_done else pause_ops(deployment, stamp)
@@ -236,7 +326,7 @@ class DeploymentWorkload:
         self, ref: Ref, spec: CanarySpec, target: Target, template: dict[str, Any], *, epoch: str, paused: bool
     ) -> None:
         """Give it stable's template back in one patch with `paused`, so that nothing rolls in between."""
-        deployment = await self._get_unchanged(ref, spec, target, epoch)
+        deployment = await self._get_unchanged(ref, spec, target, epoch, way_back=True)
         moves_nothing = not paused and target.settled_template_hash == template_hash(template)
         stamp = "" if moves_nothing else epoch
         is_there = template_hash(deployment["spec"]["template"]) == template_hash(template)
@@ -268,13 +358,13 @@ class DeploymentWorkload:
     async def _find(self, resource: Resource, ref: Ref, name: str) -> Found | None:
         return await self._live.find(resource, ref.namespace, name)
 
-    async def _find_ours(self, resource: Resource, ref: Ref) -> Found | None:
-        """The object under the canary's name. Raises `NeedsUser` when it is somebody else's."""
-        body = await self._find(resource, ref, ref.canary_name)
+    async def _find_ours(self, resource: Resource, ref: Ref, name: str) -> Found | None:
+        """The object of this name. Raises `NeedsUser` when it is somebody else's."""
+        body = await self._find(resource, ref, name)
         if body is not None and not is_owned_by(body, ref.uid):
             raise NeedsUser(
                 "NameTaken",
-                f"metadata.name: {resource.kind} {ref.canary_name} exists in {ref.namespace} and is not of this Canary"
+                f"metadata.name: {resource.kind} {name} exists in {ref.namespace} and is not of this Canary"
                 ": delete or rename it, or give the Canary another name",
             )
         return body
@@ -287,10 +377,16 @@ class DeploymentWorkload:
             raise Conflict(f"Deployment {spec.target_ref.name} is gone") from error
         return deployment
 
-    async def _get_unchanged(self, ref: Ref, spec: CanarySpec, target: Target, epoch: str) -> Found:
+    async def _check_stamp(self, ref: Ref, body: Object, epoch: str, *, way_back: bool = False) -> None:
+        name, found = f"Deployment {body['metadata']['name']}", annotations_of(body).get(EPOCH, "")
+        await self._fence.check(ref, name, found, epoch, way_back=way_back)
+
+    async def _get_unchanged(
+        self, ref: Ref, spec: CanarySpec, target: Target, epoch: str, *, way_back: bool = False
+    ) -> Found:
         """A live read that must be the version that was decided on: an edit in between is another candidate."""
         deployment = await self._get_target(ref, spec)
-        check_epoch(deployment, epoch)
+        await self._check_stamp(ref, deployment, epoch, way_back=way_back)
         if deployment["metadata"]["resourceVersion"] != target.resource_version:
             raise Conflict(f"Deployment {spec.target_ref.name} changed since it was read")
         return deployment
@@ -322,8 +418,8 @@ class DeploymentWorkload:
         pods = await self._live.pods(ref.namespace, f"{HASH_LABEL}={stable_hash}")
         return foreign_endpoints(slices, name, stable_hash, {pod["metadata"]["name"] for pod in pods})
 
-    async def _apply_service(self, ref: Ref, spec: CanarySpec, user: Object, attempt: str) -> None:
-        existing = await self._find_ours(SERVICES, ref)
+    async def _apply_service(self, ref: Ref, spec: CanarySpec, user: Object, name: str, attempt: str) -> None:
+        existing = await self._find_ours(SERVICES, ref, name)
         if existing is None:
             stable = await self._find(SERVICES, ref, spec.traffic.service.name)
             if stable is None:
@@ -331,13 +427,14 @@ class DeploymentWorkload:
                     "ServiceMissing",
                     f"spec.traffic.service.name: there is no Service {spec.traffic.service.name} in {ref.namespace}",
                 )
-            await self._api.create(SERVICES, ref.namespace, canary_service(ref, user, stable, attempt=attempt))
-        elif existing["spec"]["selector"].get(CANARY_LABEL) != attempt:
+            body = canary_service(ref, user, stable, name=name, attempt=attempt)
+            await self._api.create(SERVICES, ref.namespace, body)
+        elif existing["spec"].get("selector") != canary_selector(user, attempt):
             ops: list[Op] = [
-                {"op": "test", "path": "/spec/selector", "value": existing["spec"]["selector"]},
+                {"op": "test", "path": "/metadata/uid", "value": existing["metadata"]["uid"]},
                 {"op": "add", "path": "/spec/selector", "value": canary_selector(user, attempt)},
             ]
-            await self._api.json_patch(SERVICES, ref.namespace, ref.canary_name, ops)
+            await self._api.json_patch(SERVICES, ref.namespace, name, ops)
 
     async def _patch_users(
         self, resource: Resource, ref: Ref, body: Object, ops: list[Op], *, lane: Lane = "usual"
@@ -381,3 +478,8 @@ class DeploymentWorkload:
             )
         except NotFound:
             return
+
+
+def _names_of_ours(ref: Ref, spec: CanarySpec) -> tuple[str, ...]:
+    """The fresh baseline's first: while the canary is there, what is left of both is known."""
+    return (*((ref.baseline_name,) if spec.analysis.baseline.fresh else ()), ref.canary_name)

@@ -1,18 +1,17 @@
 """Deployments, ReplicaSets and pods as the API server returns them, read as what the loop understands. Pure.
 
-The one thing to know: revisions are told apart by `template_hash`, which is ours, because `pod-template-hash`
-exists only once a ReplicaSet does, and a held candidate has none yet.
+The one thing to know: revisions are told apart by `template_hash` of `model/template.py`, and not by the hash that
+the Deployment controller gives.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from controller.model.spec import CanarySpec
+from controller.model.template import HASH_LABEL, plain_template, template_hash
 from controller.model.world import CanaryPods, Target
 
 Object = Mapping[str, Any]
@@ -22,10 +21,11 @@ CANARY_LABEL = "serin.dev/canary"
 EPOCH = "serin.dev/epoch"
 REPLACED = "serin.dev/replaced"
 """on the canary's pod template: the epoch of the retreat that asked for fresh pods"""
+ASKED = "serin.dev/asked-at"
+"""on a Deployment of ours: since when it is to have this many pods"""
 HELD = "serin.dev/held"
 """on a target that the admission policy has paused: the Canary it did so for"""
 ORIGIN = "serin.dev/origin"
-HASH_LABEL = "pod-template-hash"
 
 _IMAGE_TROUBLES = frozenset({"ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull"})
 _TROUBLES = _IMAGE_TROUBLES | {
@@ -34,33 +34,27 @@ _TROUBLES = _IMAGE_TROUBLES | {
     "CreateContainerError",
     "RunContainerError",
 }
-
-
-def plain_template(template: Object) -> dict[str, Any]:
-    """A pod template as its Deployment has it: without the label that the Deployment controller adds."""
-    metadata = {name: value for name, value in (template.get("metadata") or {}).items() if value is not None}
-    labels = {name: value for name, value in (metadata.get("labels") or {}).items() if name != HASH_LABEL}
-    metadata.pop("labels", None)
-    return dict(template) | {"metadata": metadata | ({"labels": labels} if labels else {})}
-
-
-def template_hash(template: Object) -> str:
-    """The same 10 characters for a Deployment's template and for that of its ReplicaSet, on every API server.
-
-    >>> bare = {"metadata": {"labels": {"app": "cart"}}}
-    >>> of_replicaset = {"metadata": {"labels": {"app": "cart", "pod-template-hash": "5d9"}}}
-    >>> template_hash(bare) == template_hash(of_replicaset), len(template_hash(bare))
-    (True, 10)
-    """
-    canonical = json.dumps(plain_template(template), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()[:10]
+RESTARTS = 3
+"""of one container from which a canary's pod is in trouble: it was made for this attempt"""
 
 
 def images_of(template: Object) -> tuple[str, ...]:
     """Images of the containers, then of the init containers, in the order they stand."""
+    return tuple(str(container.get("image", "")) for container in _containers(template))
+
+
+def _containers(template: Object) -> list[Object]:
     spec = template.get("spec") or {}
-    containers = [*(spec.get("containers") or ()), *(spec.get("initContainers") or ())]
-    return tuple(str(container.get("image", "")) for container in containers)
+    return [*(spec.get("containers") or ()), *(spec.get("initContainers") or ())]
+
+
+def strategy_of(spec: Object) -> str:
+    """Type of a Deployment's rolling strategy; the API server writes the default out.
+
+    >>> strategy_of({"strategy": {"type": "Recreate"}}), strategy_of({})
+    ('Recreate', '')
+    """
+    return str((spec.get("strategy") or {}).get("type", ""))
 
 
 def labels_of(template: Object) -> dict[str, str]:
@@ -140,6 +134,7 @@ def parse_target(
     paused = bool(wanted.get("paused"))
     settled = _settled(deployment, mine)
     settled_template = plain_template(settled["spec"]["template"]) if settled else {}
+    with_pods = {_hash_label(found) for found in mine if _count(found, "replicas")}
     return Target(
         uid=metadata["uid"],
         generation=int(metadata.get("generation", 0)),
@@ -151,14 +146,21 @@ def parse_target(
         template=template,
         template_hash=template_hash(template),
         images=images_of(template),
+        strategy=strategy_of(wanted),
         origin=annotations_of(template).get(ORIGIN, ""),
         epoch=annotations_of(deployment).get(EPOCH, ""),
         settled_hash=_hash_label(settled) if settled else "",
         settled_template=settled_template,
         settled_template_hash=template_hash(settled_template) if settled else "",
         settled_images=images_of(settled_template),
-        has_pods=any(_count(found, "replicas") for found in mine),
+        has_pods=bool(with_pods),
+        runs_another=bool(with_pods and stable_hash) and stable_hash not in with_pods,
         stable_ready=sum(_count(found, "readyReplicas") for found in mine if _hash_label(found) == stable_hash),
+        strays=any(
+            _replicas(found) or _count(found, "replicas")
+            for found in mine
+            if stable_hash and _hash_label(found) != stable_hash
+        ),
         roll_complete=not paused and _is_observed(deployment) and _is_rolled_out(deployment),
         roll_stuck="" if paused else _stuck(status),
         deleting="deletionTimestamp" in metadata,
@@ -187,7 +189,10 @@ def parse_canary(
     alive = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
     ready = {pod["metadata"]["name"] for pod in alive if _is_ready(pod)}
     trouble, message = _trouble(deployment, alive, len(ready))
-    ages = [(now - _instant(pod["metadata"]["creationTimestamp"])).total_seconds() for pod in alive]
+    ages = {
+        pod["metadata"]["name"]: max(0.0, (now - _instant(pod["metadata"]["creationTimestamp"])).total_seconds())
+        for pod in alive
+    }
     return CanaryPods(
         exists=True,
         attempt=attempt_of(deployment),
@@ -201,13 +206,25 @@ def parse_canary(
             and (endpoint.get("targetRef") or {}).get("name") in ready
         ),
         epoch=annotations_of(deployment).get(EPOCH, ""),
+        asked_at=_asked_at(deployment, now),
         trouble=trouble,
         trouble_message=message[:1024],
-        youngest_age=max(0.0, min(ages, default=0.0)),
-        oldest_age=max(0.0, max(ages, default=0.0)),
+        youngest_age=min(ages.values(), default=0.0),
+        oldest_age=max(ages.values(), default=0.0),
+        ages=tuple(sorted(age for name, age in ages.items() if name in ready)),
         replaced=annotations_of(deployment["spec"]["template"]).get(REPLACED, ""),
         deleting="deletionTimestamp" in deployment["metadata"],
+        running=_running(deployment, alive),
     )
+
+
+def _asked_at(canary: Object, now: datetime) -> datetime | None:
+    """What cannot be read, or lies ahead, may be anybody's writing: the rollout's own clock counts."""
+    try:
+        at = datetime.fromisoformat(annotations_of(canary).get(ASKED, ""))
+        return at if at <= now else None
+    except (ValueError, TypeError):
+        return None
 
 
 def attempt_of(canary: Object) -> str:
@@ -259,7 +276,7 @@ def _problems(deployment: Object, spec: CanarySpec, *, adopted: bool) -> Iterabl
             f"NoRevisionHistory spec.revisionHistoryLimit of Deployment {name} is 0, so a scale from zero while an "
             "edit is held could not bring stable back: write 1 or more"
         )
-    if (wanted.get("strategy") or {}).get("type") == "Recreate" and spec.steps[-1].weight < 100:
+    if strategy_of(wanted) == "Recreate" and spec.steps[-1].weight < 100:
         yield (
             f"RecreateNeedsFullStep spec.strategy.type of Deployment {name} is Recreate, which stops every stable pod "
             f"while the canary has {spec.steps[-1].weight:g} %: end spec.steps of the Canary with weight 100, "
@@ -298,12 +315,29 @@ def _container_trouble(container: Object) -> tuple[str, str]:
     state, last = container.get("state") or {}, container.get("lastState") or {}
     waiting = state.get("waiting") or {}
     ended = state.get("terminated") or last.get("terminated") or {}
-    if ended.get("reason") == "OOMKilled" and not container.get("ready"):
-        return "OOMKilled", f"killed for using more memory than its limit, {container.get('restartCount', 0)} restarts"
+    restarts = int(container.get("restartCount", 0))
+    if ended.get("reason") == "OOMKilled":
+        return "OOMKilled", f"killed for using more memory than its limit, {restarts} restarts"
     if waiting.get("reason") in _TROUBLES:
         exited = f"; exit code {ended['exitCode']}" if "exitCode" in ended else ""
         return str(waiting["reason"]), f"{waiting.get('message', '')}{exited}"
+    if restarts >= RESTARTS:
+        return "ContainerRestarts", f"{restarts} restarts, the last with exit code {ended.get('exitCode', '?')}"
     return "", ""
+
+
+def _running(deployment: Object, pods: Sequence[Object]) -> tuple[tuple[str, str], ...]:
+    """What nodes say they run. An image that was never pulled by a name has no digest that could be compared."""
+    template = deployment["spec"]["template"]
+    named = {one.get("name"): str(one.get("image", "")) for one in _containers(template)}
+    found = set()
+    for pod in pods:
+        status = pod.get("status") or {}
+        for container in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
+            _, pulled, digest = str(container.get("imageID", "")).rpartition("@")
+            if pulled and container.get("name") in named:
+                found.add((named[container["name"]], digest))
+    return tuple(sorted(found))
 
 
 def _is_ready(pod: Object) -> bool:

@@ -36,6 +36,10 @@ OF_CANARIES: dict[Resource, str] = {
 """Label selectors: of these kinds only a canary's own objects are watched, so what they take follows what runs."""
 
 
+NAMESPACES = 64
+"""of so many the Services stay decoded: each Canary of a namespace looks at all of them"""
+
+
 class Reads(Protocol):
     """The objects one workload is made of."""
 
@@ -105,6 +109,7 @@ class CachedReads:
 
     def __init__(self, cache: Cache) -> None:
         self._cache = cache
+        self._services: dict[str, tuple[tuple[Kept, ...], list[Found]]] = {}
 
     @property
     def complete(self) -> bool:
@@ -118,7 +123,18 @@ class CachedReads:
         return self._cache.select(REPLICASETS, deployment["metadata"]["uid"])
 
     async def services(self, namespace: str) -> Sequence[Found]:
-        return self._cache.select(SERVICES, namespace)
+        kept = self.services_kept(namespace)
+        known = self._services.pop(namespace, None)
+        if known is None or known[0] is not kept:
+            known = kept, [each.read() for each in kept]
+        self._services[namespace] = known
+        if len(self._services) > NAMESPACES:
+            del self._services[next(iter(self._services))]
+        return known[1]
+
+    def services_kept(self, namespace: str) -> tuple[Kept, ...]:
+        """The same, unread: the very same tuple as long as none of them has changed."""
+        return self._cache.kept(SERVICES, namespace)
 
     async def canary_pods(self, namespace: str, canary: Object) -> Sequence[Found]:
         # Attempts are named by the second they began in, and several may begin in the same one.

@@ -7,22 +7,13 @@ the same field is refused as a conflict with us; so every patch of a user's obje
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
-from controller.errors import Conflict, Fenced
 from controller.model.spec import API_VERSION, CanarySpec
+from controller.model.template import HASH_LABEL, plain_template
 from controller.ports import Ref
-from controller.workloads.parse import (
-    CANARY_LABEL,
-    EPOCH,
-    HASH_LABEL,
-    HELD,
-    REPLACED,
-    Object,
-    annotations_of,
-    labels_of,
-    plain_template,
-)
+from controller.workloads.parse import ASKED, CANARY_LABEL, EPOCH, HELD, REPLACED, Object, annotations_of, labels_of
 from controller.workloads.services import PINNED, Selecting
 
 Op = dict[str, Any]
@@ -43,6 +34,23 @@ _NOT_COPIED = (
 """Annotations that say who applied or owns an object, and DNS names: there must be one of each."""
 
 
+_OF_BASELINE = "-baseline"
+
+
+def baseline_of(attempt: str) -> str:
+    """What the fresh baseline's pods carry as their attempt.
+
+    The same label as a canary's, so that the target's Deployment does not adopt them, and another value, so that the
+    canary's does not either.
+    """
+    return attempt + _OF_BASELINE
+
+
+def attempt_of_baseline(label: str) -> str:
+    """The attempt again."""
+    return label.removesuffix(_OF_BASELINE)
+
+
 def owner_of(ref: Ref) -> dict[str, Any]:
     """The reference by which canary objects go when the Canary goes, and never keep it from going."""
     return {
@@ -56,9 +64,18 @@ def owner_of(ref: Ref) -> dict[str, Any]:
 
 
 def canary_deployment(
-    ref: Ref, spec: CanarySpec, target: Object, template: Object, *, attempt: str, replicas: int, epoch: str
+    ref: Ref,
+    spec: CanarySpec,
+    target: Object,
+    template: Object,
+    *,
+    name: str,
+    attempt: str,
+    replicas: int,
+    epoch: str,
+    now: datetime,
 ) -> dict[str, Any]:
-    """The canary's Deployment: `template` with the attempt's label, under the target's selector and that label."""
+    """A Deployment of ours: `template` with the attempt's label, under the target's selector and that label."""
     plain = plain_template(template)
     labelled = plain | {"metadata": plain["metadata"] | {"labels": labels_of(plain) | {CANARY_LABEL: attempt}}}
     selector = target["spec"]["selector"]
@@ -67,9 +84,9 @@ def canary_deployment(
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "metadata": {
-            "name": ref.canary_name,
+            "name": name,
             "labels": MANAGED_BY,
-            "annotations": {EPOCH: epoch},
+            "annotations": {EPOCH: epoch, ASKED: now.isoformat()},
             "ownerReferences": [owner_of(ref)],
         },
         "spec": {
@@ -85,17 +102,17 @@ def canary_deployment(
     }
 
 
-def canary_service(ref: Ref, target: Object, stable: Object, *, attempt: str) -> dict[str, Any]:
-    """The canary's Service: ports and annotations of the stable one, pods of this attempt."""
+def canary_service(ref: Ref, target: Object, stable: Object, *, name: str, attempt: str) -> dict[str, Any]:
+    """A Service of ours: ports and annotations of the stable one, pods of this attempt."""
     kept = ("name", "protocol", "port", "targetPort", "appProtocol")
     headless = {"clusterIP": "None"} if stable["spec"].get("clusterIP") == "None" else {}
     return {
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": {
-            "name": ref.canary_name,
+            "name": name,
             "labels": MANAGED_BY,
-            "annotations": {name: value for name, value in annotations_of(stable).items() if _is_copied(name)},
+            "annotations": {key: value for key, value in annotations_of(stable).items() if _is_copied(key)},
             "ownerReferences": [owner_of(ref)],
         },
         "spec": headless
@@ -109,17 +126,8 @@ def canary_service(ref: Ref, target: Object, stable: Object, *, attempt: str) ->
 
 
 def canary_selector(target: Object, attempt: str) -> dict[str, str]:
-    """What the canary's Service selects by."""
+    """What a Service of ours selects by."""
     return dict(target["spec"]["selector"].get("matchLabels") or {}) | {CANARY_LABEL: attempt}
-
-
-def check_epoch(body: Object, epoch: str) -> None:
-    """Raises `Fenced` when a newer leader wrote `body`, `Conflict` when a later decision of this leader did."""
-    found = annotations_of(body).get(EPOCH, "")
-    if _parse_epoch(found)[0] > _parse_epoch(epoch)[0]:
-        raise Fenced(f"{body['metadata']['name']} carries epoch {found}, newer than ours, {epoch}")
-    if _parse_epoch(found) > _parse_epoch(epoch):
-        raise Conflict(f"{body['metadata']['name']} carries epoch {found}, later than {epoch}")
 
 
 def unchanged_ops(body: Object) -> list[Op]:
@@ -184,11 +192,13 @@ def unpin_ops(service: Selecting) -> list[Op]:
     return [_test("/spec/selector", service.selector), *selector, *unannotate_ops(service.body, PINNED)]
 
 
-def scale_ops(canary: Object, replicas: int, epoch: str) -> list[Op]:
-    """Bring the canary to this size and stamp it; empty when both are so already."""
-    if canary["spec"].get("replicas", 1) == replicas and annotations_of(canary).get(EPOCH) == epoch:
+def scale_ops(canary: Object, replicas: int, epoch: str, now: datetime) -> list[Op]:
+    """Bring the canary to this size and stamp it; empty when both are so already. Fewer pods ask for none."""
+    there = canary["spec"].get("replicas", 1)
+    if there == replicas and annotations_of(canary).get(EPOCH) == epoch:
         return []
-    return [*unchanged_ops(canary), _add("/spec/replicas", replicas), *annotate_ops(canary, EPOCH, epoch)]
+    asked = [_add(_annotation(ASKED), now.isoformat())] if replicas > there else []
+    return [*unchanged_ops(canary), _add("/spec/replicas", replicas), *annotate_ops(canary, EPOCH, epoch), *asked]
 
 
 HOSTNAME = "kubernetes.io/hostname"
@@ -250,11 +260,6 @@ def _let_go_ops(body: Object, epoch: str) -> list[Op]:
 def _is_copied(annotation: str) -> bool:
     domain = annotation.partition("/")[0]
     return not any(domain == each or domain.endswith("." + each) for each in _NOT_COPIED)
-
-
-def _parse_epoch(epoch: str) -> tuple[int, int]:
-    leader, _, count = epoch.partition(".")
-    return (int(leader) if leader.isdigit() else 0, int(count) if count.isdigit() else 0)
 
 
 def _add(path: str, value: Any) -> Op:

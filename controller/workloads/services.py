@@ -11,8 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from controller.model.spec import CanarySpec
+from controller.model.template import HASH_LABEL
 from controller.model.world import Pins
-from controller.workloads.parse import CANARY_LABEL, HASH_LABEL, Object, annotations_of
+from controller.workloads.parse import CANARY_LABEL, Object, annotations_of
 
 PINNED = "serin.dev/pinned"
 
@@ -41,7 +42,7 @@ class Selecting:
 
 def matches(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
     """An empty selector selects nothing."""
-    return bool(selector) and all(labels.get(name) == value for name, value in selector.items())
+    return bool(selector) and selector.items() <= labels.items()
 
 
 def without_pin(selector: Mapping[str, str], pinned: str) -> dict[str, str]:
@@ -62,13 +63,19 @@ def parse_services(
     found = []
     for service in services:
         name, wanted = service["metadata"]["name"], service.get("spec") or {}
-        selector = {} if wanted.get("type") == "ExternalName" else dict(wanted.get("selector") or {})
+        if name == canary_service:
+            continue
+        selector: Mapping[str, str] = {} if wanted.get("type") == "ExternalName" else wanted.get("selector") or {}
         ours, headed = pin_of(service, canary), name == spec.traffic.service.name
-        seen = Selecting(name, selector, ours, headed, service)
-        bare = {key: value for key, value in selector.items() if key != HASH_LABEL}
-        if name != canary_service and (headed or ours or any(matches(bare, each) for each in labels)):
-            found.append(seen)
+        if headed or ours or any(matches(_unpinned(selector), each) for each in labels):
+            found.append(Selecting(name, dict(selector), ours, headed, service))
     return found
+
+
+def _unpinned(selector: Mapping[str, str]) -> Mapping[str, str]:
+    if HASH_LABEL not in selector:
+        return selector
+    return {key: value for key, value in selector.items() if key != HASH_LABEL}
 
 
 def find_problems(

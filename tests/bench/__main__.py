@@ -29,7 +29,9 @@ def main() -> int:
     only: list[str] = parser.parse_args().only or list(MEASURES)
     if not os.environ.get("SERIN_CLUSTER_DIR"):
         ours = [sys.executable, "-m", "tests.bench", *sys.argv[1:]]
-        return subprocess.call([sys.executable, "-m", "tests.cluster", "run", "--", *ours], cwd=ROOT)
+        # The image has its modules compiled, and a process that compiles all of them with each start begins later.
+        env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+        return subprocess.call([sys.executable, "-m", "tests.cluster", "run", "--", *ours], cwd=ROOT, env=env)
     rows = asyncio.run(measure([name for name in MEASURES if name in only]))
     print(f"\n{table(rows)}\n\nload of the machine: {os.getloadavg()[1]:.1f} on {os.cpu_count()} cores")
     write(rows)

@@ -1,22 +1,25 @@
-"""What guardrails cost: one evaluation of the policies that ship, and how long a Freeze takes to reach what runs."""
+"""What guardrails cost in one process: an evaluation of policies, and a Freeze for a thousand rollouts."""
 
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
 
+from controller.guardrails.freeze import Freeze
 from controller.guardrails.policy import Change, Policy, evaluate
+from controller.loop.guard import frozen_now
 from controller.model.evidence import Evidence, ImageSeen, Origin, Trust
 from controller.model.guarded import Touched
-from controller.model.policy import ChangeClass, parse_policy_spec
+from controller.model.policy import ChangeClass, parse_freeze_spec, parse_policy_spec
 from controller.model.spec import parse_canary_spec
-from tests.bench.rollouts import LONG, start_all
+from controller.ports import CanarySeen, Ref, RulesSeen
+from controller.rollout.decide import decide
 from tests.bench.rows import Row, Target, row
-from tests.bench.scene import ROOT, Scene, say
-from tests.cluster.objects import apply
+from tests.bench.scene import ROOT, Scene
+from tests.builders import NOON, observed, status
 
 PRESETS = ROOT / "manifests" / "policies"
 
@@ -47,28 +50,26 @@ def evaluations(count: int) -> list[float]:
     return samples[100:]
 
 
-async def freeze_reaches_a_hundred(scene: Scene) -> Row:
-    """A hundred rollouts under way; from the request that creates the Freeze until each of them says it is held."""
-    fleet = await scene.fleet("frozen", 100, LONG)
-    await start_all(scene, fleet.keys)
-    end = datetime.now(UTC) + timedelta(seconds=60)
-    window = {"start": "2026-01-01T00:00:00Z", "end": f"{end:%Y-%m-%dT%H:%M:%SZ}"}
-    spec = {
-        "reason": "a measurement",
-        **window,
-        "selector": {"namespaces": sorted({k.split("/")[0] for k in fleet.keys})},
-    }
-    began = time.time()
-    apply([{"apiVersion": "serin.dev/v1alpha1", "kind": "Freeze", "metadata": {"name": "bench"}, "spec": spec}])
+async def freeze_decided_for_a_thousand(scene: Scene) -> Row:
+    """What a Freeze costs the controller: a thousand rollouts under way looked at by it and decided, in one process."""
+    return row(
+        "freeze_decided_for_a_thousand", "s", [decisions_in(1000) for _ in range(5)], Target("max < 2", {"max": 2.0})
+    )
 
-    def held(key: str) -> float | None:
-        return next((one.at for one in scene.seen.statuses[key] if one.status.get("reason") == "Frozen"), None)
 
-    await scene.seen.until(lambda: all(held(key) for key in fleet.keys), 60, "all are held")
-    samples = [at - began for key in fleet.keys if (at := held(key))]
-    say(f"  the last of {len(samples)} was held after {max(samples):.2f} s")
-    await scene.remove(fleet)
-    return row("freeze_reaches_a_hundred", "s", samples, Target("max < 2", {"max": 2.0}))
+def decisions_in(count: int) -> float:
+    """Seconds from a Freeze in the rules until each of so many rollouts has been decided to be held."""
+    spec = parse_freeze_spec({"reason": "a measurement", "origin": "ai"})
+    rules = RulesSeen(freezes=(Freeze("stop", "uid", spec, created=NOON),))
+    rollouts = [
+        (observed(), CanarySeen(Ref("shop", f"c-{number}", f"u-{number}"), "1", 1, False, True, None, (), status()))
+        for number in range(count)
+    ]
+    began = time.perf_counter()
+    reasons = {decide(replace(seen, frozen=frozen_now(canary, rules, NOON)), NOON).reason for seen, canary in rollouts}
+    took = time.perf_counter() - began
+    assert reasons == {"Frozen"}, reasons
+    return took
 
 
 def _policy(path: Path) -> Policy:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench.authorship import origin_of_30000_commits
-from tests.bench.guardrails import freeze_reaches_a_hundred, policy_evaluation
+from tests.bench.guardrails import freeze_decided_for_a_thousand, policy_evaluation
 from tests.bench.rollouts import CLIMB, LONG, relief, start_all
 from tests.bench.rows import Row, Target, row
 from tests.bench.scale import scale
@@ -122,20 +122,6 @@ async def writes_of_a_rollout(scene: Scene) -> Row:
     return row("writes_of_a_rollout", "writes", counted, Target("max <= 30", {"max": 30}))
 
 
-async def writes_at_rest_per_minute(scene: Scene) -> Row:
-    """Twenty Canaries at rest for a minute; the lease's renewals are not counted."""
-    fleet = await scene.fleet("rest", 20, LONG)
-    await asyncio.sleep(10)
-    since = time.time()
-    say("  20 Canaries at rest; one minute")
-    await asyncio.sleep(61)
-    found = writes(state_dir(), since, since + 60)
-    for each in found[:10]:
-        say(f"  written: {each}")
-    await scene.remove(fleet)
-    return row("writes_at_rest_per_minute", "writes", [float(len(found))], Target("0", {"max": 0}))
-
-
 async def takeover(scene: Scene) -> Row:
     """`kill -9` of the leader in each phase of a rollout, to the first write of the next leader."""
     samples, wrong = [], []
@@ -197,12 +183,11 @@ MEASURES: Mapping[str, Callable[[Scene], Awaitable[Row] | AsyncIterator[Row]]] =
         requests_lost_by_rollback,
         writes_per_step,
         writes_of_a_rollout,
-        writes_at_rest_per_minute,
         cli_status,
         origin_of_30000_commits,
         takeover,
         policy_evaluation,
-        freeze_reaches_a_hundred,
+        freeze_decided_for_a_thousand,
         hundred_failing_at_once,
         scale,
     )

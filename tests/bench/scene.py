@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.bench.scripted import ScriptedGateway
+from tests.bench.scripted import RETENTION, ScriptedGateway
 from tests.bench.seen import Timeline
 from tests.cluster.api import STRATEGIC, Api, Object
 from tests.cluster.objects import (
@@ -67,18 +67,28 @@ class Scene:
         per_namespace: int = 10,
         within: float = 180,
     ) -> Fleet:
-        """Workloads whose pods are Ready without processes, their edits held."""
+        """Workloads whose pods are Ready without processes, their edits held and their past of an hour looked at."""
         keys = tuple(f"{prefix}-{number // per_namespace}/app-{number}" for number in range(count))
         made = Fleet(keys)
         for namespace in made.namespaces:
             marked = namespace_object(namespace, {"tests.serin.dev/no-process": "true"})
             await self.api.apply(f"/api/v1/namespaces/{namespace}", marked)
-        now = time.time()
+        since = time.time() - RETENTION
         for key in keys:
-            self.gateway.add(*key.split("/"), now)
+            self.gateway.add(*key.split("/"), since)
         await self._apply_all([each for key in keys for each in _workload(*key.split("/"))])
         await self._apply_all([canary(*key.split("/"), steps, SCRIPTED) for key in keys])
-        await self.seen.until(lambda: all(self.seen.status(key).get("editsHeld") for key in keys), within, "edits held")
+        told = time.monotonic()
+
+        def rest() -> bool:
+            nonlocal told
+            resting = sum(bool(one.get("editsHeld") and one.get("outlook")) for one in map(self.seen.status, keys))
+            if time.monotonic() - told > 20:
+                told = time.monotonic()
+                say(f"    {resting} of {count} are taken on")
+            return resting == count
+
+        await self.seen.until(rest, within, "edits are held, and the past was looked at")
         return made
 
     async def edit(self, key: str, revision: str) -> None:
@@ -110,10 +120,13 @@ class Scene:
 
     async def remove(self, fleet: Fleet) -> None:
         """Canaries first, so that the controller lets go of what it holds."""
-        for namespace in fleet.namespaces:
+
+        async def remove_one(namespace: str) -> None:
             with contextlib.suppress(AssertionError):
                 await asyncio.to_thread(kubectl, "delete", "canaries", "--all", "-n", namespace, "--timeout=60s")
             await asyncio.to_thread(kubectl, "delete", "namespace", namespace, "--wait=false")
+
+        await asyncio.gather(*map(remove_one, fleet.namespaces))
         for key in fleet.keys:
             self.seen.statuses.pop(key, None)
             self.seen.weights.pop(key, None)

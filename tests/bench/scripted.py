@@ -71,6 +71,13 @@ class ScriptedGateway(FakePrometheus):
             ]
         self.shift(namespace, name, 0.0, at)
 
+    def claim(self, metric: str, rate: float, at: float, **labels: str) -> None:
+        """Somebody else exports a series under the gateway's name, and it is scraped as it is."""
+        counter = Counter()
+        counter.set(at, rate)
+        of_cluster = self._of_cluster.setdefault(labels["envoy_cluster_name"], [])
+        of_cluster.append(Scripted({"__name__": metric} | labels, counter.scrapes))
+
     def shift(self, namespace: str, name: str, weight: float, at: float) -> None:
         """The route has this weight from now on."""
         key = f"{namespace}/{name}"
@@ -93,8 +100,11 @@ class ScriptedGateway(FakePrometheus):
         self._counters[f"{namespace}_{service}_80", counted].set(at, slope)
 
     def _select(self, name: str | None, inside: str) -> list[Scripted]:
-        """Only the series of the clusters that are asked for are looked at: a hundred ask every second."""
+        """Only the series of the clusters that are asked for are looked at: a hundred ask every second.
+
+        Pods export nothing here.
+        """
         asked = _CLUSTERS.search(inside)
-        assert asked is not None, inside
-        some = [series for cluster in asked[1].split("|") for series in self._of_cluster.get(cluster, [])]
+        clusters = asked[1].split("|") if asked else []
+        some = [series for cluster in clusters for series in self._of_cluster.get(cluster, [])]
         return FakePrometheus(series=some)._select(name, inside)

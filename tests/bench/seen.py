@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from tests.cluster.api import Api, Object
+from tests.cluster.audit import entries
 
 CANARIES = "/apis/serin.dev/v1alpha1/canaries"
 ROUTES = "/apis/gateway.networking.k8s.io/v1/httproutes"
@@ -122,20 +122,16 @@ class Request:
 def requests(state: Path, since: float, until: float) -> list[Request]:
     """What both replicas asked of the API server in a span of time; oldest first."""
     found = []
-    for path in sorted(state.glob("audit*.log")):
-        for line in path.read_text(errors="replace").splitlines():
-            if CONTROLLER not in line:
-                continue
-            entry = json.loads(line)
-            about = entry.get("objectRef") or {}
-            at = datetime.fromisoformat(entry["requestReceivedTimestamp"]).timestamp()
-            if entry["user"]["username"] != CONTROLLER or not since <= at < until:
-                continue
-            what = "/".join(filter(None, (about.get("resource"), about.get("subresource"))))
-            code = (entry.get("responseStatus") or {}).get("code", 0)
-            dry_run = "dryRun" in entry["requestURI"]
-            where = (about.get("namespace", ""), about.get("name", ""))
-            found.append(Request(at, entry["verb"], what, *where, code, dry_run))
+    for entry in entries(state, CONTROLLER):
+        about = entry.get("objectRef") or {}
+        at = datetime.fromisoformat(entry["requestReceivedTimestamp"]).timestamp()
+        if entry["user"]["username"] != CONTROLLER or not since <= at < until:
+            continue
+        what = "/".join(filter(None, (about.get("resource"), about.get("subresource"))))
+        code = (entry.get("responseStatus") or {}).get("code", 0)
+        dry_run = "dryRun" in entry["requestURI"]
+        where = (about.get("namespace", ""), about.get("name", ""))
+        found.append(Request(at, entry["verb"], what, *where, code, dry_run))
     return sorted(found, key=lambda one: one.at)
 
 

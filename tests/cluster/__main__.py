@@ -6,6 +6,8 @@ python -m tests.cluster shell -- CMD...  run a command inside that one
 python -m tests.cluster env              print what `shell` sets
 python -m tests.cluster down             end it
 python -m tests.cluster tools            build the tools and do nothing else
+
+With --older before the first word, the API server offers no MutatingAdmissionPolicy, as before Kubernetes 1.36.
 """
 
 import argparse
@@ -26,7 +28,8 @@ from tests.cluster.podrunner import CHECKOUT
 
 BUILD = CHECKOUT / "build"
 LONG_LIVED = BUILD / "cluster"
-KEPT_LOGS = BUILD / "cluster-logs"
+# Several clusters at a time do not write over each other's.
+KEPT_LOGS = Path(os.environ.get("SERIN_KEEP_LOGS") or BUILD / "cluster-logs")
 PATIENCE = 15.0
 
 
@@ -34,6 +37,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m tests.cluster", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
+    parser.add_argument("--older", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("do", choices=("run", "up", "down", "shell", "env", "tools", "inside"))
     parser.add_argument("command", nargs=argparse.REMAINDER)
     args = parser.parse_args()
@@ -41,9 +45,9 @@ def main() -> int:
     try:
         match args.do:
             case "run":
-                return run(command or [os.environ.get("SHELL", "/bin/sh")])
+                return run(command or [os.environ.get("SHELL", "/bin/sh")], older=args.older)
             case "up":
-                return up()
+                return up(older=args.older)
             case "down":
                 return down()
             case "shell":
@@ -54,7 +58,7 @@ def main() -> int:
                 tools.ensure()
                 return 0
             case _:
-                return inside(command)
+                return inside(command, older=args.older)
     except (tools.ToolsUnavailable, namespace.NamespacesForbidden, BootFailed) as error:
         print(f"tests.cluster: {error}", file=sys.stderr)
         return 1
@@ -65,12 +69,12 @@ def main() -> int:
 # --- one-shot ---
 
 
-def run(command: list[str]) -> int:
+def run(command: list[str], *, older: bool) -> int:
     """Start the namespace and hold its leash until the command has ended or somebody interrupts us."""
     namespace.require()
     tools.ensure()
     leash, held = os.pipe()
-    ours = [sys.executable, "-m", "tests.cluster", "inside", "--", str(namespace.STATE), str(leash), *command]
+    ours = [*_ours(older), str(namespace.STATE), str(leash), *command]
     child = subprocess.Popen(
         [*namespace.UNSHARE, *ours],
         pass_fds=(leash,),
@@ -100,21 +104,26 @@ def run(command: list[str]) -> int:
         return 128 + caught if caught else code if code >= 0 else 128 - code
 
 
-def inside(words: list[str]) -> int:
+def _ours(older: bool) -> list[str]:
+    """How the first process of the namespace is called."""
+    return [sys.executable, "-m", "tests.cluster", *(["--older"] if older else []), "inside", "--"]
+
+
+def inside(words: list[str], *, older: bool) -> int:
     """The first process of the namespace: boots, runs the command, and takes everything down by ending."""
     state, leash, command = Path(words[0]), int(words[1]), words[2:]
     namespace.become_init()
     namespace.set_up_network()
     namespace.mount_in_memory()
     try:
-        return asyncio.run(_serve(state, leash, command))
+        return asyncio.run(_serve(state, leash, command, older))
     except BootFailed as error:
         print(f"tests.cluster: {error}", file=sys.stderr)
         _keep_logs(state)
         return 1
 
 
-async def _serve(state: Path, leash: int, command: list[str]) -> int:
+async def _serve(state: Path, leash: int, command: list[str], older: bool) -> int:
     """Boot, then run the command, or wait for ever without one; let go of the leash and all of it ends."""
     loop, let_go = asyncio.get_running_loop(), asyncio.Event()
     if leash >= 0:
@@ -122,7 +131,7 @@ async def _serve(state: Path, leash: int, command: list[str]) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, let_go.set)
     ended = asyncio.create_task(let_go.wait())
-    working = asyncio.create_task(_boot_and_run(state, command, let_go))
+    working = asyncio.create_task(_boot_and_run(state, command, let_go, older))
     await asyncio.wait({ended, working}, return_when=asyncio.FIRST_COMPLETED)
     if not working.done():
         loop.remove_reader(leash)
@@ -135,8 +144,11 @@ async def _serve(state: Path, leash: int, command: list[str]) -> int:
     return code
 
 
-async def _boot_and_run(state: Path, command: list[str], let_go: asyncio.Event) -> int:
-    cluster = await boot(state, lambda line: print(f"tests.cluster: {line}", file=sys.stderr, flush=True))
+async def _boot_and_run(state: Path, command: list[str], let_go: asyncio.Event, older: bool) -> int:
+    def say(line: str) -> None:
+        print(f"tests.cluster: {line}", file=sys.stderr, flush=True)
+
+    cluster = await boot(state, say, older=older)
     if not command:
         (state / "ready").touch()
         await let_go.wait()
@@ -169,7 +181,7 @@ def _keep_logs(state: Path) -> None:
 # --- long-lived ---
 
 
-def up() -> int:
+def up(*, older: bool = False) -> int:
     """Start a cluster that outlives this command; nothing to do when there is one."""
     if _first_process():
         print("tests.cluster: already up", file=sys.stderr)
@@ -178,7 +190,7 @@ def up() -> int:
     tools.ensure()
     shutil.rmtree(LONG_LIVED, ignore_errors=True)
     LONG_LIVED.mkdir(parents=True)
-    ours = [sys.executable, "-m", "tests.cluster", "inside", "--", str(LONG_LIVED), "-1"]
+    ours = [*_ours(older), str(LONG_LIVED), "-1"]
     with (LONG_LIVED / "boot.log").open("ab") as log:
         child = subprocess.Popen(
             [*namespace.UNSHARE, *ours],

@@ -36,13 +36,14 @@ class ApiError(Exception):
 class Api:
     """One user's connection, with the client certificate `pki/<user>.crt`."""
 
-    def __init__(self, pki: Path, user: str) -> None:
+    def __init__(self, pki: Path, user: str, server: str = SERVER) -> None:
+        self._server = server
         self._context = ssl.create_default_context(cafile=str(pki / "ca.crt"))
         self._context.load_cert_chain(pki / f"{user}.crt", pki / f"{user}.key")
 
     async def __aenter__(self) -> Self:
         connector = aiohttp.TCPConnector(ssl=self._context, limit=200)
-        self._session = aiohttp.ClientSession(SERVER, connector=connector)
+        self._session = aiohttp.ClientSession(self._server, connector=connector)
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -32,11 +32,13 @@ class Applier(Protocol):
         """Make this revision the wanted one and apply it. Raises `CommandFailed` with what the tool says."""
 
 
-def wanted(namespace: str, revision: str, min_ready: int = 0) -> list[Object]:
+def wanted(namespace: str, revision: str) -> list[Object]:
     """Deployment, Service and HTTPRoute as they stand in somebody's repository."""
-    deployment = shop_deployment("shop", namespace, revision)
-    deployment["spec"]["minReadySeconds"] = min_ready
-    return [deployment, shop_service("shop", namespace), shop_route("shop", namespace)]
+    return [
+        shop_deployment("shop", namespace, revision),
+        shop_service("shop", namespace),
+        shop_route("shop", namespace),
+    ]
 
 
 class Kubectl:
@@ -44,11 +46,11 @@ class Kubectl:
 
     restless = False
 
-    def __init__(self, namespace: str, folder: Path, min_ready: int, flags: Sequence[str] = ()) -> None:
-        self._namespace, self._min_ready, self._flags = namespace, min_ready, flags
+    def __init__(self, namespace: str, folder: Path, flags: Sequence[str] = ()) -> None:
+        self._namespace, self._flags = namespace, flags
 
     def bring(self, revision: str) -> None:
-        items = wanted(self._namespace, revision, self._min_ready)
+        items = wanted(self._namespace, revision)
         kubectl("apply", *self._flags, "-f", "-", stdin={"apiVersion": "v1", "kind": "List", "items": items})
 
 
@@ -57,14 +59,14 @@ class Helm:
 
     restless = False
 
-    def __init__(self, namespace: str, folder: Path, min_ready: int, flags: Sequence[str] = ()) -> None:
-        self._namespace, self._min_ready, self._flags = namespace, min_ready, flags
+    def __init__(self, namespace: str, folder: Path, flags: Sequence[str] = ()) -> None:
+        self._namespace, self._flags = namespace, flags
         self._chart = folder / "chart"
         (self._chart / "templates").mkdir(parents=True)
         (self._chart / "Chart.yaml").write_text("apiVersion: v2\nname: shop\nversion: 1.0.0\n")
 
     def bring(self, revision: str, *flags: str) -> None:
-        for item in wanted(self._namespace, revision, self._min_ready):
+        for item in wanted(self._namespace, revision):
             (self._chart / "templates" / f"{item['kind'].lower()}.yaml").write_text(json.dumps(item))
         command = ["helm", "upgrade", "--install", "shop", str(self._chart), "-n", self._namespace]
         command += [*self._flags, *flags]
@@ -78,8 +80,8 @@ class Restless:
 
     restless = True
 
-    def __init__(self, namespace: str, folder: Path, min_ready: int, flags: Sequence[str] = ()) -> None:
-        self._namespace, self._min_ready = namespace, min_ready
+    def __init__(self, namespace: str, folder: Path, flags: Sequence[str] = ()) -> None:
+        self._namespace = namespace
         self._items: list[Object] = []
         self._stop, self._one_at_a_time = threading.Event(), threading.Lock()
         self.ignored: set[str] = set()
@@ -87,7 +89,7 @@ class Restless:
 
     def bring(self, revision: str) -> None:
         with self._one_at_a_time:
-            self._items = wanted(self._namespace, revision, self._min_ready)
+            self._items = wanted(self._namespace, revision)
             self._correct()
 
     @contextmanager

@@ -26,6 +26,7 @@ from tests.cluster import tools
 from tests.cluster.api import SERVER, Api, ApiError, Object, until_ready
 from tests.cluster.podrunner import CHECKOUT
 
+ETCD = "http://127.0.0.1:2379"
 GATEWAY = "http://127.0.0.1:8080"
 PROMETHEUS = "http://127.0.0.1:9090"
 GATEWAY_REF = {"name": "gw", "namespace": "projectcontour"}
@@ -40,6 +41,14 @@ CONTROLLERS = (
 )  # fmt: skip
 
 
+ADMISSION, MUTATING = ("ValidatingAdmissionPolicy", "ResourceQuota"), "MutatingAdmissionPolicy"
+_OF_MUTATING = ("mutatingadmissionpolicies", "mutatingadmissionpolicybindings")
+WITHOUT_MUTATING = (
+    f"--disable-admission-plugins={MUTATING}",
+    f"--runtime-config={','.join(f'admissionregistration.k8s.io/v1/{name}=false' for name in _OF_MUTATING)}",
+)
+
+
 class BootFailed(Exception):
     """A part ended or did not come up; the message carries the end of its log."""
 
@@ -50,12 +59,17 @@ class Part:
 
     name: str
     process: subprocess.Popen[bytes]
+    command: list[str]
     log: Path
 
 
 @dataclass
 class Cluster:
-    """A cluster whose state is one directory: `kubeconfig`, `pki/`, `logs/`, `pods/`, `audit.log`, `env.json`."""
+    """A cluster whose state is one directory.
+
+    In it: `kubeconfig`, `pki/`, `logs/`, `pods/`, `audit.log`, `env.json`, and `parts.json`, the process id and the
+    command of each part.
+    """
 
     state: Path
     parts: list[Part] = field(default_factory=list)
@@ -69,6 +83,8 @@ class Cluster:
         """What a command needs to talk to this cluster."""
         return {
             "KUBECONFIG": str(self.kubeconfig),
+            # What kubectl remembers of a server goes with it: the next has the same address, and maybe other kinds.
+            "KUBECACHEDIR": str(self.state / "kubectl"),
             "SERIN_CLUSTER_DIR": str(self.state),
             "SERIN_GATEWAY": GATEWAY,
             "SERIN_PROMETHEUS": PROMETHEUS,
@@ -80,9 +96,10 @@ class Cluster:
     def start(self, name: str, *command: object) -> Part:
         """Start one part; its output goes to `logs/<name>.log`."""
         log = self.state / "logs" / f"{name}.log"
+        words = [str(word) for word in command]
         with log.open("ab") as output:
             process = subprocess.Popen(
-                [str(word) for word in command],
+                words,
                 cwd=CHECKOUT,
                 env=os.environ | self.env | {"PYTHONPATH": str(CHECKOUT), "PYTHONUNBUFFERED": "1"},
                 stdin=subprocess.DEVNULL,
@@ -90,7 +107,7 @@ class Cluster:
                 stderr=output,
                 start_new_session=True,
             )
-        self.parts.append(Part(name, process, log))
+        self.parts.append(Part(name, process, words, log))
         return self.parts[-1]
 
     def check(self) -> None:
@@ -133,14 +150,17 @@ def write_kubeconfig(state: Path, user: str, groups: Iterable[str] = (), path: P
     return path
 
 
-async def boot(state: Path, say: Callable[[str], None] = lambda line: None) -> Cluster:
-    """Bring everything up inside the namespace this process is in."""
+async def boot(state: Path, say: Callable[[str], None] = lambda line: None, *, older: bool = False) -> Cluster:
+    """Bring everything up inside the namespace this process is in.
+
+    The API server of an `older` cluster offers no MutatingAdmissionPolicy; all else about it is the same.
+    """
     began = time.monotonic()
     cluster = Cluster(state)
     for folder in ("logs", "pki", "pods", "etcd", "prometheus", "gateway"):
         (state / folder).mkdir(parents=True, exist_ok=True)
     _write_pki(state)
-    _start_control_plane(cluster)
+    _start_control_plane(cluster, older)
     _start_prometheus(cluster)
     async with Api(state / "pki", "admin") as api:
         await _watched(cluster, until_ready(api))
@@ -152,6 +172,8 @@ async def boot(state: Path, say: Callable[[str], None] = lambda line: None) -> C
     await _watched(cluster, _port_open(8002))
     await _watched(cluster, _port_open(9090))
     (state / "env.json").write_text(json.dumps(cluster.env, indent=1))
+    parts = {part.name: {"pid": part.process.pid, "command": part.command} for part in cluster.parts}
+    (state / "parts.json").write_text(json.dumps(parts, indent=1))
     say(f"cluster serving after {time.monotonic() - began:.1f} s")
     return cluster
 
@@ -189,27 +211,33 @@ def _write_pki(state: Path) -> None:
         write_kubeconfig(state, user, [ADMINS], pki / f"{user}.kubeconfig")
 
 
-def _start_control_plane(cluster: Cluster) -> None:
-    state, pki = cluster.state, cluster.state / "pki"
-    client, peer = "http://127.0.0.1:2379", "http://127.0.0.1:2380"
+def _start_control_plane(cluster: Cluster, older: bool) -> None:
+    state, client, peer = cluster.state, ETCD, "http://127.0.0.1:2380"
     cluster.start(
         "etcd", tools.tool("etcd"), "--name=local", f"--data-dir={state / 'etcd'}", "--unsafe-no-fsync",
         f"--listen-client-urls={client}", f"--advertise-client-urls={client}", f"--listen-peer-urls={peer}",
         f"--initial-advertise-peer-urls={peer}", f"--initial-cluster=local={peer}", "--log-level=warn",
     )  # fmt: skip
-    policy = state / "audit-policy.json"
-    policy.write_text(json.dumps(AUDIT))
-    cluster.start(
-        "kube-apiserver", tools.tool("kube-apiserver"), f"--etcd-servers={client}", "--bind-address=127.0.0.1",
-        "--secure-port=6443", f"--advertise-address={ADVERTISED}", "--endpoint-reconciler-type=none",
+    (state / "audit-policy.json").write_text(json.dumps(AUDIT))
+    cluster.start("kube-apiserver", *api_server(state, older=older))
+
+
+def api_server(
+    state: Path, *, port: int = 6443, etcd: str = ETCD, audit: str = "audit.log", older: bool = False
+) -> list[str]:
+    """The command of an API server; any number of them may serve one etcd."""
+    pki = state / "pki"
+    return [
+        str(tools.tool("kube-apiserver")), f"--etcd-servers={etcd}", "--bind-address=127.0.0.1",
+        f"--secure-port={port}", f"--advertise-address={ADVERTISED}", "--endpoint-reconciler-type=none",
         f"--tls-cert-file={pki / 'apiserver.crt'}", f"--tls-private-key-file={pki / 'apiserver.key'}",
         f"--client-ca-file={pki / 'ca.crt'}", "--authorization-mode=RBAC", "--service-cluster-ip-range=10.96.0.0/16",
         "--service-account-issuer=https://kubernetes.default.svc", f"--service-account-key-file={pki / 'sa.pub'}",
         f"--service-account-signing-key-file={pki / 'sa.key'}",
-        "--enable-admission-plugins=MutatingAdmissionPolicy,ValidatingAdmissionPolicy,ResourceQuota",
-        f"--audit-policy-file={policy}", f"--audit-log-path={state / 'audit.log'}", "--audit-log-maxsize=200",
-        "--profiling=false", "--watch-cache=true",
-    )  # fmt: skip
+        f"--enable-admission-plugins={','.join(ADMISSION if older else (*ADMISSION, MUTATING))}",
+        f"--audit-policy-file={state / 'audit-policy.json'}", f"--audit-log-path={state / audit}",
+        "--audit-log-maxsize=200", "--profiling=false", "--watch-cache=true", *(WITHOUT_MUTATING if older else ()),
+    ]  # fmt: skip
 
 
 SERIN = "system:serviceaccount:serin-system:serin-controller"
@@ -363,6 +391,7 @@ def _start_prometheus(cluster: Cluster) -> None:
             },
             {
                 "job_name": "pods",
+                "scrape_native_histograms": True,
                 "file_sd_configs": [{"files": [str(folder / "pods.json")]}],
                 "relabel_configs": [{"source_labels": ["namespace"], "regex": "serin-system", "action": "drop"}],
             },

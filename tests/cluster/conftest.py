@@ -106,7 +106,7 @@ def shop(namespace: str) -> MakeShop:
             ]
         )
         eventually(lambda: made.serves(revision))
-        kubectl("rollout", "status", f"deployment/{name}", "-n", namespace, "--timeout=60s")
+        kubectl("rollout", "status", f"deployment/{name}", "-n", namespace, "--timeout=180s")
         return made
 
     return make

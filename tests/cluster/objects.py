@@ -71,8 +71,11 @@ def apply(objects: list[Object], user: str = "", groups: Iterable[str] = ()) -> 
     kubectl("apply", "--server-side", "-f", "-", stdin=items, user=user, groups=groups)
 
 
-def eventually(check: Callable[[], T], within: float = 30.0, every: float = 0.1) -> T:
-    """Ask again until `check` returns something true without failing; its last failure is the message."""
+def eventually(check: Callable[[], T], within: float = 180.0, every: float = 0.1) -> T:
+    """Ask again until `check` returns something true without failing; its last failure is the message.
+
+    `within` is for a machine that is busy with other things: what goes well takes a fraction of it.
+    """
     deadline = time.monotonic() + within
     while True:
         failure: Exception | None = None
@@ -97,9 +100,13 @@ def shop_deployment(
     replicas: int = 2,
     env: Mapping[str, str] | None = None,
     annotations: Mapping[str, str] | None = None,
-    pre_stop: int = 1,
+    pre_stop: int = 5,
 ) -> Object:
-    """The demo service; `env` are its faults (see tests/cluster/shop.py), `annotations` go to the pod template."""
+    """The demo service; `env` are its faults (see tests/cluster/shop.py), `annotations` go to the pod template.
+
+    `pre_stop` are seconds, as many as the docs advise. One is not enough: of pods that end together the EndpointSlice
+    controller writes the first at once and the others a second later, when it has seen its own write.
+    """
     notes = {"prometheus.io/scrape": "true", "prometheus.io/port": "8080"} | dict(annotations or {})
     container = {
         "name": "app",
@@ -118,7 +125,7 @@ def shop_deployment(
             "selector": {"matchLabels": {"app": name}},
             "template": {
                 "metadata": {"labels": {"app": name}, "annotations": notes},
-                "spec": {"terminationGracePeriodSeconds": 10, "containers": [container]},
+                "spec": {"terminationGracePeriodSeconds": 30, "containers": [container]},
             },
         },
     }

@@ -49,7 +49,7 @@ class RunningRegistry:
                 stderr=log,
                 env={"OTEL_TRACES_EXPORTER": "none"},
             )
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while True:
             try:
                 urllib.request.urlopen(f"http://{ADDRESS}/v2/", timeout=1).close()
@@ -137,7 +137,7 @@ class Build:
     def attest(self, image: str, *more: str) -> subprocess.CompletedProcess[str]:
         words = ["attest", image, "--key", str(self.folder / "key.pem"), "--repo", str(self.folder), "--plain-http"]
         command = [sys.executable, "-m", "controller.cli.main", *words, *more]
-        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=CHECKOUT, timeout=60)
+        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=CHECKOUT, timeout=180)
 
 
 @pytest.fixture(scope="module")

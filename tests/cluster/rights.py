@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from tests.cluster.audit import entries
 from tests.cluster.cluster import SERIN
 
 GOLDEN = Path(__file__).parents[1] / "rights.json"
@@ -23,17 +24,13 @@ Right = tuple[str, str, str]
 def used(state: Path) -> set[Right]:
     """Every right the controller's requests needed, those that were refused left out."""
     found: set[Right] = set()
-    for path in sorted(state.glob("audit*.log")):
-        for line in path.read_text(errors="replace").splitlines():
-            if SERIN not in line:
-                continue
-            entry = json.loads(line)
-            about = entry.get("objectRef") or {}
-            code = (entry.get("responseStatus") or {}).get("code", 0)
-            if entry["user"]["username"] != SERIN or "resource" not in about or code in (401, 403):
-                continue
-            what = "/".join(filter(None, (about["resource"], about.get("subresource"))))
-            found.add((_where(about), f"{about.get('apiGroup', 'core')}/{what}", entry["verb"]))
+    for entry in entries(state, SERIN):
+        about = entry.get("objectRef") or {}
+        code = (entry.get("responseStatus") or {}).get("code", 0)
+        if entry["user"]["username"] != SERIN or "resource" not in about or code in (401, 403):
+            continue
+        what = "/".join(filter(None, (about["resource"], about.get("subresource"))))
+        found.add((_where(about), f"{about.get('apiGroup', 'core')}/{what}", entry["verb"]))
     return found
 
 

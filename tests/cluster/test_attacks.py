@@ -29,35 +29,6 @@ __all__ = ["serin", "start"]
 CONTROLLER = f"system:serviceaccount:{SYSTEM}:serin-controller"
 
 
-@pytest.fixture
-def team(serin: None, namespace: str) -> str:
-    """A person with the cluster's own `edit` role in the test's namespace."""
-    bind(namespace, "mallory", "edit")
-    eventually(lambda: may("mallory", "create", "canaries.serin.dev", "-n", namespace))
-    return "mallory"
-
-
-def bind(namespace: str, user: str, role: str) -> None:
-    kubectl("create", "rolebinding", f"{user}-{role}", f"--clusterrole={role}", f"--user={user}", "-n", namespace)
-
-
-def test_T7_a_team_cannot_fake_a_verdict_by_writing_the_status(start: StartStory, team: str) -> None:
-    story = start(step(50, "1h"), processes=False)
-    story.edit("v2")
-    before = story.until_weight(50)
-    patch = json.dumps({"status": {"phase": "Releasing", "weight": 100}})
-
-    with pytest.raises(CommandFailed, match="canaries/status"):
-        kubectl(
-            "patch", "canary", story.name, "-n", story.namespace, "--subresource=status", "--type=merge", "-p", patch,
-            user=team,
-        )  # fmt: skip
-    kubectl("patch", "canary", story.name, "-n", story.namespace, "--type=merge", "-p", patch, user=team)
-
-    assert story.status()["phase"] == "Progressing", "status in an ordinary write is not taken"
-    assert story.status()["attempt"]["id"] == before["attempt"]["id"]
-
-
 def test_T10_names_in_a_query_are_label_values_also_for_prometheus_own_parser(cluster: RunningCluster) -> None:
     """Every name that Kubernetes lets through, at its worst."""
     names = ["a", "a" * 63, "0-0", "x--y", "canary-canary", "1e999", "nan", "or", "vector", "by-le", "a.b.c"]
@@ -204,6 +175,51 @@ def test_T24_the_metrics_of_a_running_controller_hold_no_text_of_a_team(
     for pod in pods:
         with urlopen(f"http://{pod['status']['podIP']}:8080/metrics", timeout=5) as answer:
             assert marker not in answer.read().decode()
+
+
+def test_T34_a_stamp_written_by_a_team_ends_no_leader_and_keeps_nobody_on_what_is_rolled_back(
+    start: StartStory,
+) -> None:
+    story = start(step(50, "1h"), processes=False)
+    story.edit("v2")
+    story.until_weight(50)
+    leader, pods = lease(), controllers()
+
+    def forge(kind: str, stamp: str) -> None:
+        kubectl("annotate", kind, "shop", f"serin.dev/epoch={stamp}", "-n", story.namespace, "--overwrite")
+
+    forge("httproute", "shop-canary=999999999.0")
+    forge("deployment", "999999999.0")
+    assert story.decide("abort").code == 0
+    story.until_phase("RolledBack")
+    story.assert_nothing_left()
+    # The first one on the Deployment went with the canary; this one stands before the release of what is held.
+    forge("deployment", "999999999.0")
+    story.edit("v1")
+    story.until(lambda found: found["phase"] == "Idle" and not story.deployment()["spec"].get("paused"))
+
+    assert (lease(), controllers()) == (leader, pods)
+
+    def told() -> set[str]:
+        events = get("events.events.k8s.io", "", story.namespace)["items"]
+        said = [one["note"] for one in events if one["reason"] == "StampNotOurs"]
+        return {note.partition(" says ")[0].rpartition(" of ")[2] for note in said}
+
+    eventually(lambda: told() == {"HTTPRoute shop", "Deployment shop"})
+    assert "serin.dev/epoch" not in story.deployment()["metadata"]["annotations"]
+
+
+def lease() -> tuple[str, int]:
+    """Who leads, and under which term."""
+    spec = get("lease", "serin-controller", SYSTEM)["spec"]
+    return spec["holderIdentity"], spec["leaseTransitions"]
+
+
+def controllers() -> list[tuple[str, int]]:
+    """The controller's pods, and how often each was started anew."""
+    pods = get("pods", "", SYSTEM, "app.kubernetes.io/component=controller")["items"]
+    counts = [(pod["metadata"]["name"], pod["status"]["containerStatuses"][0]["restartCount"]) for pod in pods]
+    return sorted(counts)
 
 
 def test_T25_a_stolen_token_of_the_controller_opens_no_shell_and_reads_no_secret(serin: None, namespace: str) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from tests.cluster.cluster import SERIN, write_kubeconfig
 from tests.cluster.conftest import MakeShop, RunningCluster, Shop
-from tests.cluster.objects import CommandFailed, Object, apply, eventually, get, kubectl, state_dir
+from tests.cluster.objects import CommandFailed, Object, apply, eventually, get, kubectl, may, refusal, state_dir
 
 ROOT = Path(__file__).resolve().parents[2]
 ATTEMPT = "a-1"
@@ -26,7 +26,10 @@ def installed(cluster: RunningCluster) -> None:
     """CRDs, admission and people's roles, as the chart installs them."""
     for folder in ("manifests/crd", "manifests/admission", "manifests/rbac/people.yaml"):
         kubectl("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / folder))
-    kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+    kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=180s")
+    forged = decision("default", "nobody") | {"metadata": {"name": "forged", "namespace": "default"}}
+    # Admission is in force a moment after it was written.
+    eventually(lambda: "spec.by must be you" in refusal("create", "--dry-run=server", "-f", "-", stdin=forged))
 
 
 def plugin(*words: str, user: str = "", groups: Iterable[str] = ()) -> "subprocess.CompletedProcess[str]":
@@ -35,7 +38,7 @@ def plugin(*words: str, user: str = "", groups: Iterable[str] = ()) -> "subproce
     if user:
         env["KUBECONFIG"] = str(write_kubeconfig(state_dir(), user, groups))
     command = [sys.executable, "-m", "controller.cli.main", *words]
-    return subprocess.run(command, capture_output=True, text=True, env=env, cwd=ROOT, check=False, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, env=env, cwd=ROOT, check=False, timeout=180)
 
 
 def grant(namespace: str, user: str, *verbs: str) -> None:
@@ -61,6 +64,7 @@ def grant(namespace: str, user: str, *verbs: str) -> None:
             },
         ]
     )
+    eventually(lambda: may(user, "get", "canaries.serin.dev", "-n", namespace))
 
 
 def under_way(namespace: str, **status: Any) -> Object:

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from tests.cluster.appliers import TOOLS, Applier, ArgoCd
-from tests.cluster.objects import CommandFailed, apply, eventually, kubectl
-from tests.cluster.serin import Story, canary_object, label_without_processes, serin, step
+from tests.cluster.objects import CommandFailed, apply, eventually, kubectl, refusal
+from tests.cluster.serin import Story, canary_object, label_without_processes, no_more_pods, serin, step
 
 __all__ = ["serin"]
 
@@ -32,12 +32,12 @@ def begin(serin: None, namespace: str, tmp_path: Path, tool: str) -> Iterator[Be
     """A shop that this tool brought, under a Canary whose edits are held."""
     with contextlib.ExitStack() as at_work:
 
-        def start(*steps: dict[str, Any], min_ready: int = 0, ignoring: tuple[str, ...] = ()) -> tuple[Story, Applier]:
+        def start(*steps: dict[str, Any], ignoring: tuple[str, ...] = ()) -> tuple[Story, Applier]:
             label_without_processes(namespace)
             kind, flags = TOOLS[tool]
-            made = kind(namespace, tmp_path, min_ready, flags)
+            made = kind(namespace, tmp_path, flags)
             made.bring("v1")
-            kubectl("rollout", "status", "deployment/shop", "-n", namespace, "--timeout=90s")
+            kubectl("rollout", "status", "deployment/shop", "-n", namespace, "--timeout=180s")
             story = Story(namespace)
             apply([canary_object(namespace, steps or [step(50, "1h")])])
             story.until_held()
@@ -86,14 +86,21 @@ def test_an_edit_in_flight_is_taken_and_the_same_again_takes_no_request_from_the
 
 
 def test_an_edit_while_releasing_is_refused_in_our_words_and_taken_when_tried_again(begin: Begin) -> None:
-    story, tool = begin(step(100, "1s"), min_ready=4, ignoring=ROUTE)
+    story, tool = begin(step(100, "1h"), ignoring=ROUTE)
     tool.bring("v2")
     story.until_phase("Progressing")
+    # The roll cannot begin: a tool may take its time until it tries.
+    no_more_pods(story.namespace, 4)
     assert story.decide("promote").code == 0
     story.until_phase("Releasing")
+    # Admission hears of it from a watch of its own.
+    image = "app=registry.local/shop:v3"
+    tried = ("set", "image", "deployment/shop", image, "-n", story.namespace, "--dry-run=server")
+    eventually(lambda: "being released" in refusal(*tried))
 
     with pytest.raises(CommandFailed, match="being released by Canary shop: retry when it has finished"):
         tool.bring("v3")
+    kubectl("delete", "quota", "full", "-n", story.namespace)
 
     def taken() -> bool:
         with contextlib.suppress(CommandFailed):
@@ -101,7 +108,7 @@ def test_an_edit_while_releasing_is_refused_in_our_words_and_taken_when_tried_ag
             return True
         return False
 
-    eventually(taken, within=60, every=1)
+    eventually(taken, every=1)
     story.until(lambda now: now["attempt"]["images"] == ["registry.local/shop:v3"])
     assert story.deployment()["spec"]["paused"]
     assert story.revisions() == {"v2"}
@@ -130,13 +137,13 @@ def test_once_the_canary_is_gone_the_tool_rolls_out_as_before_serin(begin: Begin
     story, tool = begin(ignoring=ROUTE)
     tool.bring("v2")
     story.until_weight(50)
-    kubectl("delete", "canary", "shop", "-n", story.namespace, "--timeout=60s")
+    kubectl("delete", "canary", "shop", "-n", story.namespace, "--timeout=180s")
 
     assert not story.deployment()["spec"].get("paused")
     story.assert_nothing_left()
     tool.bring("v1")
     tool.bring("v4")
-    kubectl("rollout", "status", "deployment/shop", "-n", story.namespace, "--timeout=60s")
+    kubectl("rollout", "status", "deployment/shop", "-n", story.namespace, "--timeout=180s")
     assert story.revisions() == {"v4"}
     everything = ("deployment/shop", "service/shop", "httproute/shop", "-n", story.namespace, "--show-managed-fields")
     managers = kubectl("get", *everything, "-o", "jsonpath={.items[*].metadata.managedFields[*].manager}")
@@ -150,7 +157,7 @@ def test_a_tool_that_puts_the_route_back_all_the_time_makes_it_hold_and_the_mess
     story, tool = begin(ignoring=())
     tool.bring("v2")
 
-    told = story.until(lambda now: now.get("reason") in ("RouteReverted", "PinsReverted"), within=60)
+    told = story.until(lambda now: now.get("reason") in ("RouteReverted", "PinsReverted"))
 
     setting = "RespectIgnoreDifferences=true" if isinstance(tool, ArgoCd) else "spec.ignore with paths"
     assert setting in told["message"]
@@ -160,13 +167,13 @@ def test_a_tool_that_puts_the_route_back_all_the_time_makes_it_hold_and_the_mess
 
     tool.ignored |= set(ROUTE)
     assert story.decide("resume").code == 0
-    story.until_weight(50, within=60)
+    story.until_weight(50)
 
 
 @pytest.mark.parametrize("tool", ["Helm 3", "Helm 4"], indirect=True)
 def test_helms_wait_does_not_wait_for_a_held_deployment_and_kstatus_does(begin: Begin) -> None:
     story, tool = begin()
-    tool.bring("v2", "--wait", "--timeout=60s")
+    tool.bring("v2", "--wait", "--timeout=180s")
 
     begun = story.until(lambda now: (now.get("attempt") or {}).get("images") == ["registry.local/shop:v2"])
     assert begun["phase"] in ("Preparing", "Progressing"), "Helm is done, the rollout is not"

@@ -6,92 +6,56 @@ Every refusal comes from the API server or is the controller's answer, and names
 from __future__ import annotations
 
 import json
+import re
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from datetime import datetime
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.cluster.objects import CommandFailed, Object, apply, eventually, get, kubectl, may, refusal
+from tests.cluster.conftest import RunningCluster
+from tests.cluster.objects import (
+    CommandFailed,
+    Object,
+    apply,
+    eventually,
+    get,
+    kubectl,
+    may,
+    namespace_object,
+    refusal,
+    shop_deployment,
+)
+from tests.cluster.pages import Person, Terminal, blocks
+from tests.cluster.people import (
+    RBAC,
+    answers,
+    approve,
+    believing,
+    bind,
+    instant,
+    no_rules_of_others,
+    person,
+    policy,
+    release,
+)
+from tests.cluster.podrunner import CHECKOUT
 from tests.cluster.registry import Build, RunningRegistry, build, registry
-from tests.cluster.serin import Said, StartStory, Story, plugin, serin, start, step
+from tests.cluster.serin import (
+    StartStory,
+    canary_object,
+    label_without_processes,
+    serin,
+    start,
+    start_shop,
+    step,
+)
 
-__all__ = ["build", "registry", "serin", "start"]
+__all__ = ["build", "no_rules_of_others", "registry", "serin", "start"]
 
-RBAC = "rbac.authorization.k8s.io"
+PAGE, RECORDS = CHECKOUT / "docs" / "guardrails.md", CHECKOUT / "docs" / "records.md"
 AI = "pay: retry\n\nCo-authored-by: Claude Opus 4.6 <noreply@anthropic.com>"
-
-
-@pytest.fixture(autouse=True)
-def no_rules_of_others(serin: None) -> Iterator[None]:
-    """Policies and freezes belong to the whole cluster: none stays behind a test."""
-    yield
-    kubectl("delete", "releasepolicies", "--all", "--wait=false")
-    for freeze in get("freezes")["items"]:
-        for owner in ("olga", "oscar"):
-            bind(owner, "canary-owner")
-            person(owner, "thaw", freeze["metadata"]["name"], "--reason", "the test is over")
-    eventually(lambda: not get("freezes")["items"])
-
-
-def bind(user: str, role: str) -> None:
-    """This ClusterRole, everywhere."""
-    name = f"{user}-{role}"
-    subject = {"kind": "User", "name": user, "apiGroup": RBAC}
-    reference = {"kind": "ClusterRole", "name": role, "apiGroup": RBAC}
-    meta = {"name": name}
-    apply(
-        [
-            {
-                "apiVersion": f"{RBAC}/v1",
-                "kind": "ClusterRoleBinding",
-                "metadata": meta,
-                "subjects": [subject],
-                "roleRef": reference,
-            }
-        ]
-    )
-
-
-def person(user: str, *words: str, groups: Iterable[str] = ()) -> Said:
-    """`kubectl canary` as this person runs it, with a certificate of their own."""
-    return plugin(*words, user=user, groups=groups)
-
-
-def approve(story: Story, user: str, *more: str) -> Said:
-    return person(user, "approve", story.name, "-n", story.namespace, "--reason", "I looked at it", *more)
-
-
-def policy(name: str, *rules: Mapping[str, Any], **spec: Any) -> None:
-    """A ReleasePolicy for the whole cluster; each rule is named after its place."""
-    named = [{"name": f"rule-{number}"} | dict(rule) for number, rule in enumerate(rules)]
-    body = {"rules": named} | spec
-    apply([{"apiVersion": "serin.dev/v1alpha1", "kind": "ReleasePolicy", "metadata": {"name": name}, "spec": body}])
-
-
-def believing(build: Build, *people: tuple[str, str]) -> dict[str, Any]:
-    """The build's key, and who people are in commits."""
-    return {
-        "signers": [{"name": "ci", "publicKey": build.public_key}],
-        "people": [{"user": user, "ids": [mail]} for user, mail in people],
-    }
-
-
-def release(story: Story, image: str) -> None:
-    """The owner's edit, with an image by its digest."""
-    edited = [{"op": "replace", "path": "/spec/template/spec/containers/0/image", "value": image}]
-    kubectl("patch", "deployment", story.name, "-n", story.namespace, "--type=json", f"--patch={json.dumps(edited)}")
-
-
-def instant(text: str) -> float:
-    return datetime.fromisoformat(text).timestamp()
-
-
-def answers(story: Story) -> list[tuple[str, bool, str]]:
-    said = story.status().get("decisions") or []
-    return [(one["by"], bool(one.get("taken")), one["answer"]) for one in said]
 
 
 def test_an_ai_generated_change_is_clamped_its_author_refused_and_an_owner_accepted(
@@ -209,7 +173,7 @@ def test_what_the_api_server_itself_refuses_about_an_approval(start: StartStory)
 
 
 def test_on_call_stops_every_rollout_with_one_command_and_two_owners_let_them_go_on(start: StartStory) -> None:
-    """Held within two seconds, and not loosened by one person, by on call or by an administrator."""
+    """Held in seconds, and not loosened by one person, by on call or by an administrator."""
     stories = [start(step(50, "1h"), name=f"shop-{number}", replicas=1, processes=False) for number in range(4)]
     bind("nick", "canary-oncall")
     for owner in ("olga", "oscar"):
@@ -222,7 +186,7 @@ def test_on_call_stops_every_rollout_with_one_command_and_two_owners_let_them_go
 
     stop = person("nick", "freeze", "stop", "--reason", "incident 4711")
     created = instant(get("freeze", "stop")["metadata"]["creationTimestamp"])
-    met = [story.until_reason("Frozen", within=10)["attempt"]["freezes"][0]["at"] for story in stories]
+    met = [story.until_reason("Frozen")["attempt"]["freezes"][0]["at"] for story in stories]
     held_after = max(instant(at) for at in met) - created
     # Without the freeze this would release at once: bakes and steps that are left are skipped.
     promoted = [story.decide("promote") for story in stories]
@@ -238,8 +202,8 @@ def test_on_call_stops_every_rollout_with_one_command_and_two_owners_let_them_go
     ended = [story.until_ended() for story in stories]
 
     assert stop.code == 0, stop.text
-    # The API server writes whole seconds.
-    assert held_after < 3.0, f"the last was held {held_after:.1f} s after the Freeze was created"
+    # How soon is measured in tests/bench; a look that needs no watch comes after 20 s.
+    assert held_after < 20.0, f"the last was held {held_after:.1f} s after the Freeze was created"
     assert [one.code for one in promoted] == [0] * len(stories)
     assert by_on_call.code == 1
     assert "need the verb thaw" in by_on_call.text or "cannot create" in by_on_call.text
@@ -267,7 +231,7 @@ def test_a_kill_switch_for_ai_rolls_it_back_and_touches_nothing_that_a_person_si
         story.until_weight(50)
 
     stop = person("nick", "freeze", "--origin", "ai", "--on-start", "RollBack", "--reason", "incident 4712")
-    ended = by_ai.until_ended(within=30)
+    ended = by_ai.until_ended()
 
     assert stop.code == 0, stop.text
     assert (ended["outcome"], ended["origin"]) == ("Aborted", "ai")
@@ -313,9 +277,11 @@ def test_a_step_that_is_due_inside_a_window_waits_and_goes_on_by_itself_and_a_ro
 ) -> None:
     story = start(step(20, "5s"), step(50, "5s"), processes=False)
     now = time.time()
+    # Long enough that the edit has come to the point where it is held, also where everything takes its time.
+    ends = int(now) + 60
     window = {
         "start": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now)),
-        "end": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now + 25)),
+        "end": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(ends)),
     }
     apply(
         [
@@ -329,17 +295,13 @@ def test_a_step_that_is_due_inside_a_window_waits_and_goes_on_by_itself_and_a_ro
     )
     story.edit("v2")
     frozen = story.until_reason("Frozen")
-    weights = set()
-    while time.time() < now + 24:
-        weights.add(story.status().get("weight", 0))
-        time.sleep(0.5)
-    going = story.until_weight(20, within=15)
-    after = time.time() - (now + 25)
+    going = story.until(lambda now: now["attempt"].get("stepsSeen"))
     ended = story.decide("abort")
 
     assert "peak hours" in frozen["message"]
-    assert weights == {0}
-    assert after < 12, "it went on by itself"
+    assert frozen.get("weight", 0) == 0
+    (arrived, *_) = going["attempt"]["stepsSeen"]
+    assert (arrived["weight"], instant(arrived["at"]) >= ends) == (20, True)
     assert going["attempt"]["id"] == frozen["attempt"]["id"]
     assert ended.code == 0
 
@@ -409,6 +371,49 @@ def test_the_plan_is_told_before_anything_is_applied_and_is_the_one_that_is_carr
     assert again["attempt"]["planDigest"] != waiting["planDigest"], "an edit after an approval voids it"
 
 
+def test_every_command_of_the_page_runs_as_it_stands(serin: None, cluster: RunningCluster, tmp_path: Path) -> None:
+    """A Canary `checkout` in the namespace `shop`, and each block typed by whom the page names; then the records."""
+    apply([namespace_object("shop")])
+    label_without_processes("shop")
+    story = start_shop("shop", name="checkout")
+    apply([canary_object("shop", [step(10), step(50)], "checkout")])
+    story.until_held()
+    new = shop_deployment("checkout", "shop", "v2")
+    (tmp_path / "new.yaml").write_text(json.dumps(new))
+    terminal = Terminal(tmp_path)
+    people = {
+        "platform": [Person()],
+        "approver": [Person("olga", ("shop-approvers",)), Person("oscar", ("shop-approvers",))],
+        "on-call": [Person("nick", ("on-call",))],
+        "owner": [Person("olga", ("owners",)), Person("oscar", ("owners",))],
+    }
+    said: list[str] = []
+    try:
+        for block in blocks(PAGE):
+            if block.who == "approver":
+                story.until_reason("AwaitingApproval")
+            said.append(terminal.run(block, people[block.who]))
+            if "freeze stop-4711" in block.text:
+                story.until_reason("Frozen")
+            for name in re.findall(r"canary thaw (\S+)", block.text):
+                assert "thawed by" in said[-1]
+                assert not kubectl("get", "freeze", name, "--ignore-not-found", "-o", "name")
+        rolled_back = story.until_ended()
+        approved = [by for by, taken, _ in answers(story) if taken]
+        head = story.until(lambda now: now.get("head"))["head"]["hash"]
+        kept = Terminal(tmp_path, {"HEAD": head})
+        told = [kept.run(block) for block in blocks(RECORDS)]
+    finally:
+        kubectl("delete", "clusterrolebinding", "on-call", "owners", "--ignore-not-found")
+        kubectl("delete", "namespace", "shop", "--wait=false")
+
+    assert approved == ["olga", "oscar"]
+    assert "Aborted" in told[0]
+    assert len((tmp_path / "shop.jsonl").read_text().splitlines()) == 1
+    assert any("changed by policy: steps[0].weight 10% -> 1% by ai-strict/small-steps" in one for one in said)
+    assert (rolled_back["outcome"], "the agent deploys nonsense" in rolled_back["outcomeMessage"]) == ("Aborted", True)
+
+
 def test_only_the_platform_team_writes_policies_and_nobody_but_the_controller_deletes_a_freeze() -> None:
     bind("pia", "canary-platform")
     bind("nick", "canary-oncall")
@@ -419,3 +424,27 @@ def test_only_the_platform_team_writes_policies_and_nobody_but_the_controller_de
     assert not may("nick", "create", "releasepolicies.serin.dev")
     assert not may("nick", "thaw", "freezes.serin.dev")
     assert not may("nick", "delete", "freezes.serin.dev")
+
+
+def test_production_waits_for_what_staging_has_promoted_by_digest(start: StartStory, registry: RunningRegistry) -> None:
+    """The earlier environment passes it first; what that tries afterwards takes nothing back."""
+    staging, prod = (start(step(50), name=name, processes=False) for name in ("staging", "prod"))
+    here = ("-n", start.namespace)
+    kubectl("label", "canary", "prod", "environment=production", *here)
+    earlier = {"namespace": start.namespace, "canary": "staging"}
+    policy("staging-first", {"passedIn": earlier}, selector={"labels": {"environment": "production"}})
+    image = registry.push("order", "v2")
+
+    release(prod, image)
+    refused = prod.until_reason("NotPassedBefore")
+    release(staging, image)
+    staging.until_weight(50)
+    assert staging.decide("promote").code == 0
+    ended = staging.until_ended()
+    release(staging, registry.push("order", "v3"))
+    staging.until(lambda now: (now.get("attempt") or {}).get("outcome") is None)
+    prod.until_weight(50)
+
+    assert "Canary staging in namespace" in refused["message"]
+    assert "has not promoted these image digests" in refused["message"]
+    assert ended["outcome"] == "Promoted"

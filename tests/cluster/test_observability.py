@@ -78,7 +78,7 @@ def test_every_panel_shows_something_in_the_course_of_a_good_and_a_bad_release(
         ]
         story.edit("v3", {"SHOP_FAIL_RATIO": "0.6"}, {"serin.dev/origin": "ai"})
         # Asked all the time: a note about a retreat stands in the picture for a minute.
-        story.until(lambda now: answered() and now.get("phase") == "RolledBack", within=150)
+        story.until(lambda now: answered() and now.get("phase") == "RolledBack", within=600)
 
     wanted = questions().keys() - QUIET
 
@@ -86,15 +86,22 @@ def test_every_panel_shows_something_in_the_course_of_a_good_and_a_bad_release(
         assert wanted - answered() == set()
         return True
 
-    eventually(all_answered, within=15)
-    (rolled_back,) = [
-        one["metric"]
-        for one in ask(cluster, alerts["SerinRolledBack"])
-        if one["metric"]["namespace"] == story.namespace
-    ]
+    eventually(all_answered)
+
+    def of_this_story() -> dict[str, str]:
+        (found,) = [
+            one["metric"]
+            for one in ask(cluster, alerts["SerinRolledBack"])
+            if one["metric"]["namespace"] == story.namespace
+        ]
+        return found
+
+    # Other stories run beside this one and roll back too: that somebody's panel answered is not yet this one's alert.
+    rolled_back = eventually(of_this_story)
     assert (rolled_back["canary"], rolled_back["origin"]) == (story.name, "ai")
-    for name in ("SerinHasNoLeader", "SerinWatchSilent"):
-        assert ask(cluster, alerts[name]) == [], name
+    # Both have to last for two minutes before anybody hears of them: one scrape that was late is none.
+    eventually(lambda: not ask(cluster, alerts["SerinHasNoLeader"]))
+    eventually(lambda: not ask(cluster, alerts["SerinWatchSilent"]))
 
 
 def test_an_alert_that_nobody_leads_fires_where_no_replica_does(cluster: RunningCluster, serin: None) -> None:
@@ -103,15 +110,15 @@ def test_an_alert_that_nobody_leads_fires_where_no_replica_does(cluster: Running
     assert ask(cluster, alert.replace("serin_leading", "serin_leading{pod='none'}")) != []
 
 
-@pytest.mark.parametrize("name", ["SerinEditsNotHeld", "SerinRolloutHolds", "SerinWaitsForAPerson", "SerinLooksFail"])
-def test_what_should_be_quiet_asks_for_series_that_exist(cluster: RunningCluster, serin: None, name: str) -> None:
+def test_what_should_be_quiet_asks_for_series_that_exist(start: StartStory, cluster: RunningCluster) -> None:
     """An alert on a misspelt metric is quiet for ever: each name in it is one that the controller serves."""
-    expr = questions()[name][0]
-    words = set(re.findall(r"serin_\w+", expr))
-    served = {one["metric"]["__name__"] for one in ask(cluster, 'group by (__name__) ({__name__=~"serin_.+"})')} | {
-        "serin_canary_waiting_since_seconds",
-        "serin_turn_failures_total",
-    }
+    names = ("SerinEditsNotHeld", "SerinRolloutHolds", "SerinWaitsForAPerson", "SerinLooksFail")
+    words = {name: set(re.findall(r"serin_\w+", questions()[name][0])) for name in names}
+    unborn = {"serin_canary_waiting_since_seconds", "serin_turn_failures_total"}
+    start(step(50), processes=False)
 
-    assert words
-    assert words <= served
+    def served() -> set[str]:
+        return {one["metric"]["__name__"] for one in ask(cluster, 'group by (__name__) ({__name__=~"serin_.+"})')}
+
+    assert all(words.values())
+    eventually(lambda: set().union(*words.values()) <= served() | unborn)

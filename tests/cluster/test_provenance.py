@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import json
-import os
-import re
 import subprocess
-import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from controller.attestations.dsse import sign
+from controller.attestations.images import parse_image
+from controller.attestations.keys import load_private
+from controller.attestations.statements import (
+    CHANGE_ORIGIN,
+    SARIF,
+    SLSA_PROVENANCE,
+    TEST_RESULT,
+    VERIFICATION_SUMMARY,
+    VULNERABILITIES,
+)
+from controller.cli.push import Push
 from tests.cluster.objects import Object, apply, eventually, kubectl, shop_deployment
+from tests.cluster.pages import Terminal, blocks
 from tests.cluster.podrunner import CHECKOUT
 from tests.cluster.registry import Build, RunningRegistry, build, registry
 from tests.cluster.serin import SYSTEM, StartStory, Story, serin, start, step
@@ -22,11 +33,6 @@ __all__ = ["build", "registry", "serin", "start"]
 
 PAGE = CHECKOUT / "docs" / "provenance.md"
 SERIN_ORIGIN = "serin.dev/origin"
-
-
-def commands(page: Path) -> list[str]:
-    """The page's blocks that a person copies."""
-    return re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL)
 
 
 def policy(name: str, namespace: str, build: Build, *rules: Object) -> Object:
@@ -50,9 +56,9 @@ def trusting(namespace: str, build: Build) -> Iterator[Build]:
     kubectl("delete", "releasepolicy", f"trust-{namespace}", "--ignore-not-found")
 
 
-def release(story: Story, image: str, **annotations: str) -> None:
+def release(story: Story, image: str, env: dict[str, str] | None = None, **annotations: str) -> None:
     """Deploy this image, as a pipeline does."""
-    body = shop_deployment(story.name, story.namespace, "v2", story.replicas, annotations=annotations)
+    body = shop_deployment(story.name, story.namespace, "v2", story.replicas, env, annotations)
     body["spec"]["template"]["spec"]["containers"][0]["image"] = image
     apply([body])
 
@@ -88,6 +94,30 @@ def test_a_release_is_treated_by_what_is_proven_of_its_image(
     assert ai["evidence"]["tools"] == [{"name": "claude-code", "model": "Claude Opus 4.6"}]
     assert (person["origin"], person["trust"]) == ("human", "T3")
     assert [one["digest"] for one in person["evidence"]["images"]] == [by_person.partition("@")[2]]
+
+
+def test_settings_that_come_with_a_signed_image_are_proven_where_the_statement_names_them(
+    start: StartStory,
+    registry: RunningRegistry,
+    trusting: Build,
+) -> None:
+    story = start(step(50, "30m"), processes=False)
+    alone, named = registry.push("shop", "alone"), registry.push("shop", "named")
+    trusting.commit("typo")
+    assert trusting.attest(alone, "--origin", "human").returncode == 0
+    assert trusting.attest(named, "--origin", "human", "--class", "config").returncode == 0
+
+    def with_settings(image: str) -> dict[str, Any]:
+        release(story, image, {"PAY_URL": "https://elsewhere"})
+        return begun(story, image)
+
+    unproven, proven = with_settings(alone), with_settings(named)
+
+    assert (unproven.get("origin", "unknown"), unproven.get("trust", "T0")) == ("unknown", "T0")
+    (told,) = unproven["evidence"]["problems"]
+    assert "nobody vouches for config (template.spec.containers[app].env" in told
+    assert "kubectl canary attest --class config" in told
+    assert (proven["origin"], proven["trust"]) == ("human", "T3")
 
 
 def test_disguises_are_seen_through(start: StartStory, registry: RunningRegistry, trusting: Build) -> None:
@@ -148,25 +178,11 @@ def test_every_command_of_the_page_runs_as_it_stands(
     subprocess.run([*git, "init", "-q"], check=True)
     for message in ("one", "two\n\nCo-authored-by: Claude <noreply@anthropic.com>"):
         subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", message], check=True)
-    # As a pipeline has it: kubectl finds the plugin on PATH, and the registry here has no TLS.
-    plugin = tmp_path / "bin" / "kubectl-canary"
-    plugin.parent.mkdir()
-    insecure = 'case $1 in attest) set -- "$@" --plain-http;; esac'
-    plugin.write_text(f'#!/bin/sh\n{insecure}\nexec {sys.executable} -m controller.cli.main "$@"\n')
-    plugin.chmod(0o755)
     kubectl("config", "set-context", "--current", "--namespace", story.namespace)
-    env = os.environ | {
-        "PATH": f"{plugin.parent}:{os.environ['PATH']}",
-        "PYTHONPATH": str(CHECKOUT),
-        "IMAGE": image,
-        "CANARY": story.name,
-    }
+    terminal = Terminal(clone, {"IMAGE": image, "CANARY": story.name})
     try:
-        for block in commands(PAGE):
-            done = subprocess.run(
-                ["bash", "-euc", block], cwd=clone, env=env, capture_output=True, text=True, check=False
-            )
-            assert done.returncode == 0, f"{block}\n{done.stdout}{done.stderr}"
+        for block in blocks(PAGE):
+            terminal.run(block)
         release(story, image)
         attempt = begun(story, image)
     finally:
@@ -193,3 +209,71 @@ def test_the_record_keeps_what_was_proven(start: StartStory, registry: RunningRe
     assert '"cursor"' in record
     assert '"prompter"' in record
     assert image.partition("@")[2] in record
+
+
+def attach(image: str, build: Build, kind: str, *, about: str = "", made: datetime | None = None, **said: Any) -> None:
+    """What another tool found out about an image, signed with this build's key."""
+    at = (made or datetime.now(UTC)).isoformat(timespec="seconds")
+    predicates: dict[str, dict[str, Any]] = {
+        SLSA_PROVENANCE[0]: {"runDetails": {"metadata": {"finishedOn": at}}},
+        VERIFICATION_SUMMARY: {"verificationResult": "PASSED", "timeVerified": at},
+        TEST_RESULT: {"result": "PASSED", "timeCreated": at},
+        SARIF[0]: {"runs": [{"results": []}], "timeCreated": at},
+        VULNERABILITIES[0]: {"scanner": {"result": []}, "metadata": {"scanFinishedOn": at}},
+    }
+    digest = parse_image(about or image).digest
+    body = {
+        "_type": "https://in-toto.io/Statement/v1",
+        "subject": [{"name": "shop", "digest": {"sha256": digest.removeprefix("sha256:")}}],
+        "predicateType": kind,
+        "predicate": predicates[kind] | said,
+    }
+    key = load_private((build.folder / "key.pem").read_bytes(), None)
+    Push(parse_image(image), plain_http=True).attach(sign(json.dumps(body).encode(), key), kind, at)
+
+
+def test_a_new_image_waits_for_every_statement_that_a_rule_of_its_class_asks_for(
+    start: StartStory, namespace: str, registry: RunningRegistry, build: Build, tmp_path: Path
+) -> None:
+    """Provenance, summary, tests, analysis and scan: a stranger's, an old one's and one of another image are none."""
+    story = start(step(20, "1h"), processes=False)
+    wanted = [SLSA_PROVENANCE[0], VERIFICATION_SUMMARY, TEST_RESULT, SARIF[0], VULNERABILITIES[0]]
+    (tmp_path / "stranger").mkdir()
+    stranger = Build(tmp_path / "stranger")
+    believed = {"name": "ci", "publicKey": build.public_key, "maxAge": "24h"}
+    rule = {"name": "gates", "when": {"classes": ["image"]}, "evidence": wanted}
+    body = policy(f"gates-{namespace}", story.namespace, build, rule)
+    body["spec"]["signers"] = [believed | {"predicateTypes": [CHANGE_ORIGIN, *wanted]}]
+    apply([body])
+    image, bad = registry.push("shop", "gated"), registry.push("shop", "vulnerable")
+    build.commit("pay: retry")
+    for one in (image, bad):
+        assert build.attest(one, "--origin", "human").returncode == 0
+    attach(image, stranger, wanted[0])
+    attach(image, build, wanted[1], made=datetime.now(UTC) - timedelta(days=2))
+    attach(image, build, wanted[2], about=bad)
+    for kind in wanted[3:]:
+        attach(image, build, kind)
+
+    release(story, image)
+    held = story.until_reason("EvidenceMissing")
+    for kind in wanted[:3]:
+        attach(image, build, kind)
+    attempt = begun(story, image)
+    story.until_weight(20)
+    for kind in wanted[:4]:
+        attach(bad, build, kind)
+    severe = {"scanner": {"result": [{"id": "CVE-1", "severity": [{"method": "cvss", "score": "9.8"}]}]}}
+    attach(bad, build, wanted[4], **severe)
+    assert story.decide("abort").code == 0
+    story.until_ended()
+    release(story, bad)
+    failed = story.until_reason("EvidenceMissing")
+    kubectl("delete", "releasepolicy", f"gates-{namespace}")
+
+    assert f"gates-{namespace}/gates: no signer vouches for {wanted[0]} of this image" in held["message"]
+    assert {one["type"] for one in attempt["evidence"]["predicates"]} == {CHANGE_ORIGIN, *wanted}
+    problems = " ".join(attempt["evidence"]["problems"])
+    for why in ("signed by no key of a policy's signers", "longer ago than the signer's maxAge", "not about sha256:"):
+        assert why in problems
+    assert f"the statement {wanted[4]} about this image says failed" in failed["message"]

@@ -56,7 +56,7 @@ class Staged:
 
 class _OneSource:
     def __init__(self, url: str) -> None:
-        self._spec = MetricsSourceSpec(url=url, timeout=timedelta(seconds=1), scrape_interval=timedelta(seconds=1))
+        self._spec = MetricsSourceSpec(url=url, timeout=timedelta(seconds=10), scrape_interval=timedelta(seconds=1))
 
     async def find(self, name: str) -> MetricsSourceSpec | None:
         return self._spec if name == "default" else None

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from controller.errors import ApiUnavailable, Conflict, Fenced, NeedsUser, SerinError
+from controller.model.epoch import term_of
 from controller.model.spec import CanarySpec
 from controller.model.world import Weight
 from controller.ports import Ref
@@ -69,7 +70,7 @@ class FakeRouter:
             raise NeedsUser("RouteMissing", "there is no such route")
         if route.problem and percent:
             raise NeedsUser(route.problem, route.problem_message)
-        if _leader(route.epoch) > _leader(epoch):
+        if term_of(route.epoch) > term_of(epoch):
             raise Fenced(f"the route carries epoch {route.epoch}, ours is {epoch}")
         if route.epoch not in (was, epoch):
             raise Conflict(f"the route carries epoch {route.epoch}, not {was}")
@@ -99,7 +100,3 @@ class FakeRouter:
 
 def _key(ref: Ref, spec: CanarySpec) -> tuple[str, str]:
     return ref.key, spec.traffic.http_route.name
-
-
-def _leader(epoch: str) -> int:
-    return int(epoch.partition(".")[0] or 0)

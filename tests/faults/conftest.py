@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import re
 import secrets
 import subprocess
@@ -32,7 +33,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def installed() -> None:
     """All of `kubectl apply -k manifests` but the controller itself: each test starts its own."""
-    state_dir()
+    with (state_dir() / "installed.lock").open("a+") as done:
+        # Tests run side by side, in processes that share the cluster: the first installs.
+        fcntl.flock(done, fcntl.LOCK_EX)
+        done.seek(0)
+        if not done.read():
+            _install()
+            done.write("done")
+
+
+def _install() -> None:
     text = subprocess.run(
         ["kubectl", "kustomize", str(ROOT / "manifests")], capture_output=True, text=True, check=True
     ).stdout

@@ -5,28 +5,31 @@ Each failure is printed when it happens, so that an interrupted run has said wha
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Iterator
 
 import pytest
 
-from tests.faults.catalogue import PAGE, note, render
+from tests.faults.catalogue import PAGE, PEERS, note, render
 
 _came: dict[str, list[str]] = {}
 
 
-@pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    outcome = yield
-    report = outcome.get_result()  # type: ignore[attr-defined]
-    name = item.name.partition("[")[0]
-    if name.startswith("test_row_") and (report.when == "call" or not report.passed):
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Also of tests that ran side by side: their reports come to the first process too."""
+    if _is_worker():
+        return
+    name = report.nodeid.rpartition("::")[2].partition("[")[0]
+    counted = name.startswith("test_row_") or PEERS.name in report.nodeid
+    if counted and (report.when == "call" or not report.passed):
         _came.setdefault(name, []).append(report.outcome)
     if report.failed:
-        print(f"\n{item.nodeid}: {report.longreprtext[:6000]}", file=sys.stderr, flush=True)
+        print(f"\n{report.nodeid}: {report.longreprtext[:6000]}", file=sys.stderr, flush=True)
 
 
 def pytest_sessionfinish() -> None:
+    if _is_worker():
+        return
     said = {}
     for name, outcomes in _came.items():
         bad = sum(one == "failed" for one in outcomes)
@@ -35,3 +38,7 @@ def pytest_sessionfinish() -> None:
     if said:
         note(said)
         PAGE.write_text(render())
+
+
+def _is_worker() -> bool:
+    return "PYTEST_XDIST_WORKER" in os.environ

@@ -13,11 +13,13 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 PLACES = ("/opt", "/src")
 """folders of the image that instructions name"""
+GENERATED = {".git", ".venv", "build", "dist"}
 
 
 @dataclass
@@ -46,7 +48,7 @@ def let_through(root: Path) -> list[Path]:
     """Files of the checkout that .dockerignore lets into the build."""
     rules = [line for line in (root / ".dockerignore").read_text().splitlines() if line]
     found = []
-    for path in sorted(path for path in root.rglob("*") if path.is_file() and ".venv" not in path.parts[:10]):
+    for path in sorted(_files(root)):
         name, inside = str(path.relative_to(root)), False
         for rule in rules:
             pattern = rule.removeprefix("!")
@@ -58,6 +60,13 @@ def let_through(root: Path) -> list[Path]:
         if inside:
             found.append(path)
     return found
+
+
+def _files(root: Path) -> Iterator[Path]:
+    """All but what .gitignore names: other tests write there at the same time."""
+    for folder, folders, files in os.walk(root):
+        folders[:] = [name for name in folders if name not in GENERATED]
+        yield from (Path(folder, name) for name in files)
 
 
 def build(checkout: Path, root: Path, arguments: dict[str, str]) -> list[Stage]:

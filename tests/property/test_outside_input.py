@@ -23,13 +23,24 @@ from controller.errors import SerinError
 from controller.kube.answers import error_of
 from controller.kube.answers import parse_status as parse_failure
 from controller.loop.memory import DecisionObject
-from controller.model.spec import CanarySpec, MetricsSourceSpec, parse_canary_spec
+from controller.model.spec import Analysis, CanarySpec, MetricsSourceSpec, parse_canary_spec, read_analysis
 from controller.model.status import parse_status, render_status
 from controller.plain import plain
 from controller.ports import Ref
+from controller.routers.split import (
+    EPOCH,
+    LARGEST_WEIGHT,
+    ORIGINAL_WEIGHTS,
+    Names,
+    parse_epoch,
+    render_removal,
+    render_split,
+)
 from controller.sources.answers import parse_bounds, parse_matrix
 from controller.sources.templates import BUILT_IN, fill, parameters, parse_selector
 from tests.builders import spec
+from tests.unit.routers.examples import backend, route, rule
+from tests.unit.routers.store import apply_patch
 
 HOSTILE = [
     '"} or vector(1) #', "{{.Values}}", "${jndi:ldap://x}", "{0.__class__}", "%s%n", "../../etc", "\x1b[2J",
@@ -84,6 +95,16 @@ def test_a_status_that_somebody_edited_is_read_or_refused_and_what_is_read_can_b
     assert parse_status(render_status(status)) == status
 
 
+@given(
+    st.dictionaries(
+        st.sampled_from([field.alias or n for n, field in Analysis.model_fields.items()]) | texts, json_like, max_size=6
+    )
+)
+def test_an_analysis_of_another_version_is_read_as_far_as_it_is_known_or_not_at_all(body: dict[str, Any]) -> None:
+    analysis, unknown = read_analysis(body)
+    assert analysis is not None or unknown
+
+
 @given(json_like)
 def test_a_decision_is_read_or_refused(body: Any) -> None:
     raw = json.dumps({"metadata": {"name": "d", "namespace": "shop"}, "spec": body}, default=str).encode()
@@ -100,6 +121,46 @@ def test_a_failed_answer_of_the_api_server_becomes_one_of_our_errors(body: bytes
 
     assert isinstance(error, SerinError)
     assert "patch canaries shop/checkout" in str(error)
+
+
+NAMES = Names("shop", 80, "shop-canary")
+weights = st.integers(-1, 2_000_000) | st.none() | scalars
+memories = st.fixed_dictionaries(
+    {},
+    optional={
+        "rule": st.integers(-1, 2) | scalars,
+        "backends": st.just(["shop:80", "search:80"]) | st.lists(texts, max_size=3) | json_like,
+        "weights": st.lists(weights, max_size=3) | json_like,
+        "ours": st.just([150, 600]) | st.lists(weights, max_size=3) | json_like,
+    },
+)
+remembered = (
+    st.dictionaries(st.just("shop-canary") | texts, st.lists(memories | json_like, max_size=3) | json_like, max_size=3)
+    | json_like
+).map(json.dumps)
+stamps = st.lists(
+    st.tuples(
+        st.just("shop-canary") | texts,
+        st.from_regex(r"[0-9]{1,4}\.[0-9]") | texts | st.sampled_from(["²", "٣.1", "9" * 5_000 + ".1"]),
+    ),
+    max_size=3,
+).map(lambda pairs: ",".join(f"{name}={stamp}" for name, stamp in pairs))
+
+
+@given(stamps | texts, remembered | texts)
+def test_whatever_stands_in_our_annotations_of_a_route_the_way_back_leads_over_it(stamp: str, memory: str) -> None:
+    own = route(rule(backend("shop", 2), backend("search", 6)))
+    now = apply_patch(own, render_split(own, NAMES, 25, epoch="1.0", was=""))
+    now["metadata"]["annotations"] = {EPOCH: stamp, ORIGINAL_WEIGHTS: memory}
+
+    relieved = apply_patch(now, render_split(now, NAMES, 0, epoch="1.1", was=parse_epoch(now, NAMES)))
+    left = apply_patch(now, render_removal(now, NAMES))
+
+    backends = {one["name"]: one.get("weight", 1) for one in relieved["spec"]["rules"][0]["backendRefs"]}
+    assert (backends["shop-canary"], parse_epoch(relieved, NAMES)) == (0, "1.1")
+    assert all(type(weight) is int and 0 <= weight <= LARGEST_WEIGHT for weight in backends.values())
+    assert [one["name"] for one in left["spec"]["rules"][0]["backendRefs"]] == ["shop", "search"]
+    assert parse_epoch(left, NAMES) == ""
 
 
 points = st.lists(st.lists(scalars, max_size=3), max_size=4)

@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from controller.errors import ApiThrottled, ApiUnavailable, Conflict, Fenced, SerinError
 from controller.loop.analyst import Analyst
+from controller.loop.outlook import Outlooks
 from controller.loop.reconcile import reconcile
 from controller.loop.world import World as Adapters
 from controller.model.spec import Verb
@@ -24,6 +25,8 @@ LOOP = asyncio.new_event_loop()
 TURNS_A_SECOND = 8
 LONG = 900
 CALM = 600
+STILL = 90
+"""seconds at rest without a write after which nothing more is to come"""
 
 Misfortune = Callable[[], BaseException]
 BEFORE: dict[str, Misfortune] = {
@@ -46,7 +49,9 @@ class Process:
 
     def __post_init__(self) -> None:
         hands = Hands(self.world, self.term)
-        self.adapters = Adapters(hands, hands, hands, hands, Analyst(hands), hands, hands, lambda: self.term)
+        self.adapters = Adapters(
+            hands, hands, hands, hands, Analyst(hands), Outlooks(hands), hands, hands, lambda: self.term, hands
+        )
 
     def turn(self) -> bool:
         """One reconcile; true when it changed something and wants another turn at once."""
@@ -72,6 +77,15 @@ class Life:
         self.stalled: list[Process] = []
         world.before_write = lambda what: self._befall(f"before {what}", BEFORE)
         world.after_write = lambda what: self._befall(f"after {what}", AFTER)
+
+    @property
+    def rests(self) -> bool:
+        """Nothing rolls, nothing is held that may go on by itself, and nobody and nothing of before is under way."""
+        status, target = self.world.remembered, self.world.target
+        done = status.phase is Phase.ROLLED_BACK or (
+            status.phase is Phase.IDLE and target.template == target.running and not status.unjudged
+        )
+        return done and not self.stalled and not self.world.late
 
     def _befall(self, when: str, kinds: dict[str, Misfortune]) -> None:
         if self.chance.random() >= self.misfortune:
@@ -115,8 +129,8 @@ class Life:
         calm, self.misfortune = self.misfortune, 0.0
         try:
             old.turn()
-        except (Fenced, Conflict):
-            pass
+        except SerinError:
+            pass  # refused, or it cannot read what it needs
         finally:
             self.misfortune = calm
 
@@ -131,15 +145,23 @@ class Life:
 Born = Callable[[Life], None]
 
 
-def settle(life: Life, seconds: int = CALM) -> None:
-    """Faults stop; the loop gets this long to come to rest."""
+def settle(life: Life, seconds: int = CALM, *, still: int = CALM) -> None:
+    """Faults stop; the loop gets this long to come to rest, or until it has written nothing at rest for `still`."""
     life.misfortune = 0.0
     life.world.metrics_up = True
+    life.world.records_down = False
+    life.world.rules = replace(life.world.rules, problem="")
     life.world.may = True
+    life.world.in_force = True
     life.world.clock_error = timedelta(0)
+    rested = 0
     for _ in range(seconds):
+        written = len(life.world.writes)
         life.second()
         if life.world.gone:
+            return
+        rested = rested + 1 if life.rests and len(life.world.writes) == written else 0
+        if rested >= still:
             return
 
 
@@ -168,7 +190,7 @@ def good(seed: int, only: Collection[int] | None = None, born: Born = lambda lif
 
     for _ in range(LONG // 3):
         life.second()
-    settle(life)
+    settle(life, still=STILL)
 
     world, status = life.world, life.world.remembered
     assert status.phase is Phase.IDLE, (status.phase, status.reason, status.message)
@@ -185,14 +207,14 @@ def bad(seed: int, only: Collection[int] | None = None, born: Born = lambda life
 
     for _ in range(LONG // 3):
         life.second()
-    settle(life)
+    settle(life, still=STILL)
 
     world, status = life.world, life.world.remembered
     assert status.phase is Phase.ROLLED_BACK, (status.phase, status.reason, status.message)
     assert (world.target.running, world.route.present, world.fleet.attempt, world.pinned) == ("v1", False, "", "")
     assert list(world.records.values())[-1]["outcome"] == "RolledBack"
     world.edit("v3")
-    settle(life)
+    settle(life, still=STILL)
     assert (world.target.running, world.remembered.phase) == ("v3", Phase.IDLE)
     assert world.broken_chain() == []
 
@@ -202,15 +224,19 @@ def people(seed: int, only: Collection[int] | None = None, born: Born = lambda l
     life = adopted(seed, {"v2": 0.02, "v4": 0.5}, 0.03, only=only, born=born)
     world, chance = life.world, life.chance
     deeds = [
-        lambda: world.edit(chance.choice(["v1", "v2", "v3", "v4"])),
+        lambda: world.edit(chance.choice(["v1", "v2", "v3", "v4"]), slips=chance.random() < 0.5),
         lambda: world.say(chance.choice(list(Verb)), step=chance.randint(1, 2)),
         lambda: world.hand_edit(chance.choice([0.0, 5.0, 90.0, 100.0])),
         world.reset_route,
+        lambda: world.forge(chance.choice(["999999999.0", f"{life.term + 1}.0", f"{life.term}.999", "²", "7"])),
         lambda: setattr(world, "metrics_up", not world.metrics_up),
         lambda: setattr(world, "may", chance.choice([True, True, False, None])),
         lambda: setattr(world.fleet, "age", 0.0),
         lambda: world.engage(onStart=chance.choice(["Hold", "Finish", "RollBack"])),
         world.thaw,
+        lambda: setattr(world, "records_down", not world.records_down),
+        lambda: setattr(world, "rules", replace(world.rules, problem=chance.choice(["", "freezes cannot be read"]))),
+        lambda: setattr(world, "in_force", not world.in_force),
         lambda: setattr(world, "clock_error", timedelta(minutes=chance.choice([-60, -1, 0, 0, 1, 60]))),
     ]
     for _ in range(LONG):
@@ -220,11 +246,12 @@ def people(seed: int, only: Collection[int] | None = None, born: Born = lambda l
     world.clock_error = timedelta(0)
     world.say(Verb.ABORT)
     world.thaw()
-    settle(life)
+    settle(life, still=STILL)
 
     status = world.remembered
     assert status.phase in {Phase.IDLE, Phase.ROLLED_BACK}, (status.phase, status.reason, status.message)
     assert not world.route.present
+    assert world.target.roll_left == 0, "no pod of a revision that nobody is on stands beside stable's"
     assert all(record.get("outcome") for record in world.records.values())
     # A clock that went back is told by the times of the records, and by nothing else.
     assert [line for line in world.broken_chain() if "began before" not in line] == []
@@ -240,7 +267,7 @@ def deleted(seed: int, only: Collection[int] | None = None, born: Born = lambda 
 
     world.deleting = True
     world.version += 1
-    settle(life)
+    settle(life, still=STILL)
 
     assert world.gone
     assert (world.route.present, world.fleet.attempt, world.pinned, world.target.paused) == (False, "", "", False)
@@ -257,7 +284,7 @@ def killed_all_the_time(seed: int, only: Collection[int] | None = None, born: Bo
     life.world.edit("v2")
     for _ in range(LONG // 3):
         life.second()
-    settle(life)
+    settle(life, still=STILL)
     status = life.world.remembered
     assert status.phase is Phase.IDLE, (status.phase, status.reason, status.message)
     assert len(life.world.records) == 1
@@ -273,7 +300,7 @@ def aborted(seed: int, only: Collection[int] | None = None, born: Born = lambda 
         life.second()
     promoted = world.remembered.phase in {Phase.RELEASING, Phase.FINISHING, Phase.IDLE}
     world.say(Verb.ABORT)
-    settle(life)
+    settle(life, still=STILL)
     assert not world.route.present
     assert world.remembered.phase in {Phase.IDLE, Phase.ROLLED_BACK}
     assert world.target.running == "v1" or promoted

@@ -23,6 +23,8 @@ from tests.simulation.life import STORIES, Life
 
 BATCH = 5
 """seeds a worker plays before it tells"""
+AHEAD = 3
+"""batches that wait for each worker, so that none is idle while another's is looked at"""
 
 
 def main() -> int:
@@ -49,7 +51,7 @@ def soak(seconds: float, jobs: int, stories: list[str]) -> int:
     began, played, failed = time.monotonic(), 0, list[tuple[str, int]]()
     fresh = itertools.count(secrets.randbelow(2**40))
     with ProcessPoolExecutor(jobs, initializer=quiet) as pool:
-        waiting = [pool.submit(batch, story, first) for story, first in _work(fresh, stories, jobs)]
+        waiting = [pool.submit(batch, story, first) for story, first in _work(fresh, stories, AHEAD * jobs)]
         while waiting:
             found = waiting.pop(0).result()
             played += BATCH

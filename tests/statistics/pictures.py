@@ -13,6 +13,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from tests.statistics.reach import between
 from tests.statistics.rollouts import Here, Scenario, faulty, play
 from tests.statistics.worlds import REALISTIC
 
@@ -38,6 +39,8 @@ def draw(rows: Sequence[Measured], into: Path) -> None:
     (into / "speed.svg").write_text(speed(plain))
     (into / "false-rollbacks.svg").write_text(false_rollbacks(plain))
     (into / "visible.svg").write_text(visible(plain))
+    if traded := trade_off([row for row in rows if not {"metrics", "noise"} & row.keys()]):
+        (into / "trade-off.svg").write_text(traded)
 
 
 class _Watched(Here):
@@ -208,6 +211,106 @@ def visible(rows: Iterable[Measured]) -> str:
     top = 56 + high * len(traffic)
     parts.append(_text(left, top + 14, "plan of 1, 5, 25 and 50 %, ten minutes each; usual error ratio 0.1 %", GREY))
     return _svg(wide, top + 24, parts)
+
+
+def trade_off(rows: Iterable[Measured]) -> str:
+    """What each setting, and each rule of others, costs harmless releases, against how soon a bad one is found.
+
+    One dot for each. Empty where fewer than two settings were measured.
+    """
+    some = [row for row in rows if row["rps"] in (200.0, 5000.0)]
+    named = sorted({(row["rule"], row.get("setting", "")) for row in some if row["rule"] in COLOURS})
+    dots = [dot for rule, setting in named if (dot := _traded(rule, setting, some))]
+    ours = [dot for dot in dots if dot["rule"] == "serin"]
+    if len(ours) < 2:
+        return ""
+    # falseRollbackRate has no part in a retreat: what differs in relief between its values is chance.
+    relieving = [dot for dot in ours if not dot["setting"] or not _rate(dot)]
+    panels = (
+        ("seconds to relief", "harmless that retreat", "relief", "retreated", 52.0, relieving),
+        ("seconds to rollback", "harmless rolled back", "rollback", "rolledBack", 520.0, dots),
+    )
+    wide, width, high, top = 960.0, 400.0, 260.0, 64.0
+    parts = [
+        _text(20, 20, "1 % of requests fail, medians at 200 and 5,000 requests a second, averaged", bold=True),
+        _text(wide - 40, 20, "blue: falseRollbackRate in percent, 1 by default", COLOURS["serin"], anchor="end"),
+    ]
+    for across, up, figure, share, left, of in panels:
+        shown = [dot for dot in of if math.isfinite(dot[figure])]
+        most = 1.15 * max((dot[figure] for dot in shown), default=1.0)
+        parts.append(f'<rect x="{left}" y="{top}" width="{width}" height="{high}" fill="#f5f5f5"/>')
+        parts.append(_text(left, top - 8, f"{up}, logarithmic", GREY))
+        parts.append(_text(left + width, top + high + 32, f"{across}, up to {most:.0f} s", GREY, anchor="end"))
+        for line in SHARES:
+            y = top + high * _height(line)
+            parts.append(f'<line x1="{left}" x2="{left + width}" y1="{y:.1f}" y2="{y:.1f}" stroke="#ddd"/>')
+            parts.append(_text(left - 4, y + 4, f"{100 * line:g} %", GREY, anchor="end"))
+        curve = sorted((_rate(dot), dot[figure], dot[share]) for dot in shown if _rate(dot))
+        points = [(left + width * seconds / most, top + high * _height(wrong)) for _, seconds, wrong in curve]
+        if len(points) > 1:
+            parts.append(_path(points, COLOURS["serin"]))
+        for dot in shown:
+            x, y, end = (
+                left + width * dot[figure] / most,
+                top + high * _height(dot[share]),
+                top + high * _height(dot[f"{share}High"]),
+            )
+            rate, colour = _rate(dot), COLOURS[dot["rule"]]
+            if dot["rule"] == "serin" and not rate:
+                colour = GREY
+            parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{y:.1f}" y2="{end:.1f}" stroke="{colour}"/>')
+            parts.append(_dot(x, y, colour))
+            if rate:
+                said = f"{100 * rate:g}" if of is dots else "the defaults"
+                parts.append(_text(x, y + 17, said, colour, anchor="middle"))
+                continue
+            words = dot["setting"] or NAMES.get(dot["rule"], dot["rule"])
+            parts.append(
+                f'<text transform="translate({x + 7:.1f} {y - 5:.1f}) rotate(-35)" fill="{colour}" '
+                f'font-size="10">{escape(words)}</text>'
+            )
+    parts.append(
+        _text(
+            20,
+            top + high + 52,
+            "lines reach to the upper end of the 95 % interval; ordinary days and bursts; at the bottom: none was seen",
+            GREY,
+        )
+    )
+    return _svg(wide, top + high + 64, parts)
+
+
+SHARES = (0.001, 0.01, 0.1, 1.0)
+
+
+def _height(share: float) -> float:
+    """From the top, 0 to 1, of a share on a logarithmic scale; a tenth of a percent and less is at the bottom."""
+    return min(-math.log10(max(share, SHARES[0])) / -math.log10(SHARES[0]), 1.0)
+
+
+def _rate(dot: dict[str, Any]) -> float:
+    """The falseRollbackRate of a dot of ours whose other settings are the defaults; 0 of every other dot."""
+    if dot["rule"] != "serin":
+        return 0.0
+    name, _, value = str(dot["setting"] or "falseRollbackRate 0.01").partition(" ")
+    return float(value) if name == "falseRollbackRate" else 0.0
+
+
+def _traded(rule: str, setting: str, rows: Sequence[Measured]) -> dict[str, Any] | None:
+    """One setting: medians over the bad, shares over the harmless; None where a cell was not measured."""
+    of = [row for row in rows if row["rule"] == rule and row.get("setting", "") == setting]
+    harmless = [row for row in of if row["effect"] == "none" and row["world"] in ("realistic", "burst")]
+    bad = [row for row in of if row["effect"] == "1 %" and row["world"] == "realistic"]
+    if len(harmless) < 4 or len(bad) < 2:
+        return None
+    dot: dict[str, Any] = {"rule": rule, "setting": setting}
+    for figure in ("relief", "rollback"):
+        dot[figure] = sum(math.inf if row[figure] is None else row[figure] for row in bad) / len(bad)
+    n = sum(row["n"] for row in harmless)
+    for share in ("retreated", "rolledBack"):
+        count = round(sum(row[share] * row["n"] for row in harmless))
+        dot |= {share: count / n, f"{share}High": between(count, n)[1]}
+    return dot
 
 
 def _time(seconds: float | None) -> str:

@@ -90,6 +90,12 @@ def check(rows: Iterable[Measured]) -> list[Reached]:
     return found
 
 
+def speed(microseconds: float) -> Reached:
+    """What one scrape costs."""
+    what = "microseconds of processor time a scrape, errors alone"
+    return Reached(what, 100.0, 100.0, microseconds, (microseconds, microseconds), 10)
+
+
 def lines(reached: Sequence[Reached]) -> list[tuple[str, ...]]:
     """The table, with its head."""
     head = ("what", "at least", "goal", "ours", "95 % interval", "n", "")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 
-from tests.statistics import peers, reach
+from tests.statistics import bench, peers, pictures, reach
 from tests.statistics.bench import Cell, measure
 from tests.statistics.peers import Stream
 from tests.statistics.worlds import (
@@ -138,3 +142,44 @@ def test_a_row_of_the_yardstick_is_missed_only_where_the_counts_speak_against_it
 def test_independent_noise_is_none() -> None:
     assert np.ptp(_ratios(INDEPENDENT, 3)) < 1e-12
     assert CANARY_PODS + BASELINE_PODS == PODS
+
+
+def test_a_setting_is_drawn_once_all_its_cells_were_measured() -> None:
+    def rows(rps: float, **changes: Any) -> list[dict[str, Any]]:
+        usual = {
+            "rps": rps,
+            "rule": "serin",
+            "n": 50,
+            "retreated": 0.1,
+            "rolledBack": 0.0,
+            "relief": 30,
+            "rollback": 90,
+        }
+        cells = [("realistic", "none"), ("burst", "none"), ("realistic", "1 %")]
+        return [usual | {"world": world, "effect": effect} | changes for world, effect in cells]
+
+    other = rows(200.0, setting="refill 0.2") + rows(5000.0, setting="refill 0.2")
+    measured = rows(200.0) + rows(5000.0) + other + rows(200.0, setting="refill 0.1")
+
+    drawn = pictures.trade_off(measured)
+
+    assert drawn.count(">the defaults</text>") == drawn.count(">1</text>") == 1
+    assert "refill 0.1" not in drawn
+    assert "refill 0.1" in pictures.trade_off(measured + rows(5000.0, setting="refill 0.1"))
+
+
+def test_a_run_that_was_interrupted_goes_on_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bench, "OUT", tmp_path / "judge.json")
+    asked = ["--only", "trickle", "--rollouts", "5", "--jobs", "1", "--into", str(tmp_path)]
+    bench.main([*asked, "--world", "burst"])
+    first = capsys.readouterr().err
+
+    bench.main([*asked, "--resume"])
+
+    assert [line.split()[1] for line in first.splitlines()] == ["burst"]
+    assert [line.split()[1] for line in capsys.readouterr().err.splitlines()] == ["realistic", "nodes"]
+    assert [row["world"] for row in json.loads((tmp_path / "judge.json").read_text())["rows"]] == [
+        "burst", "realistic", "nodes",
+    ]  # fmt: skip

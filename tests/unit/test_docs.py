@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from controller.cli.main import build_parser
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "README.md", ROOT / "CHANGELOG.md"])
+# What a row says that names no test.
+BARE = re.compile(r"not yet|not built|out of scope")
 # A folder of generated things, and what a person would put there.
 ELSEWHERE = ("build/", "dist/")
 
@@ -72,6 +75,18 @@ def test_every_command_of_the_plugin_that_is_named_is_one(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_line_of_the_plugin_is_one_that_it_takes(page: Path) -> None:
+    """Lines of examples, with what stands for a name made one."""
+    text = page.read_text().replace("\\\n", " ")
+    lines = re.findall(r"^(?:    |\$ )? *(kubectl canary [a-z-]+ [^\n`]*)", text, re.MULTILINE)
+    for line in lines:
+        plain = re.sub(r"\"?\$\{?[A-Z]\w*[^\s\"]*\"?|\b[A-Z]{3,}\b", "name", line)
+        words = shlex.split(re.split(r" #| {3,}| > | \|\|? | && ", plain)[0])[2:]
+        if words[0] in commands():
+            build_parser().parse_args(words)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_value_of_the_chart_that_is_named_is_one(page: Path) -> None:
     groups = "image|metrics|hold|rbac|networkPolicy|observability|uninstall"
     named = set(re.findall(rf"`(?:--set )?((?:{groups})\.[A-Za-z.]+)", page.read_text()))
@@ -82,6 +97,24 @@ def test_every_value_of_the_chart_that_is_named_is_one(page: Path) -> None:
     }
 
     assert {name.rstrip(".") for name in named} - values() == set()
+
+
+@pytest.mark.parametrize("page", ["guardrails.md", "provenance.md", "records.md"])
+def test_every_command_of_a_page_that_is_typed_by_a_test_stands_where_the_test_finds_it(page: str) -> None:
+    """tests/cluster/pages.py runs what stands between fences marked `sh`, and nothing else."""
+    text = (ROOT / "docs" / page).read_text()
+    rest = re.sub(r"^```sh.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+
+    assert re.findall(r"^(?: {4}|\t|\$ )\s*(?:kubectl|helm|openssl|git|docker) .*", rest, re.MULTILINE) == []
+    assert "```" not in rest
+
+
+def test_every_wish_is_there_once_and_names_a_test_or_says_that_it_is_not_built() -> None:
+    text = (ROOT / "docs" / "guardrails.md").read_text()
+    rows = re.findall(r"^\| (\d+) \| (.+) \| (.+) \| (.+) \|$", text, re.MULTILINE)
+
+    assert [int(number) for number, *_ in rows] == list(range(1, 46))
+    assert [number for number, _, today, shown in rows if "`" not in shown and not BARE.search(today)] == []
 
 
 def test_every_reason_that_troubleshooting_names_is_one() -> None:
@@ -102,4 +135,4 @@ def test_every_reason_that_needs_a_person_is_in_troubleshooting() -> None:
 def test_the_threat_model_has_every_number_once() -> None:
     numbers = re.findall(r"^\| T(\d+) \|", (ROOT / "docs" / "threat-model.md").read_text(), re.MULTILINE)
 
-    assert numbers == [str(number) for number in range(1, 31)]
+    assert numbers == [str(number) for number in range(1, 35)]

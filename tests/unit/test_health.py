@@ -79,6 +79,8 @@ STATES = {
     "releases": (active(Phase.RELEASING, "Releasing"), "Progressing", "InProgress"),
     "rolls back": (active(Phase.ROLLING_BACK, "AnalysisFailed"), "Progressing", "InProgress"),
     "rolled back": (status(Phase.ROLLED_BACK, reason="RolledBack"), "Degraded", "Failed"),
+    "held while the registry is down": (status(Phase.IDLE, reason="EvidenceUnavailable"), "Progressing", "InProgress"),
+    "errors nobody counts": (status(Phase.IDLE, reason="ErrorsNotCounted"), "Degraded", "Failed"),
     "invalid": (status(Phase.PENDING, reason="ServiceMissing", attempt=None), "Degraded", "Failed"),
 }
 

@@ -47,5 +47,5 @@ async def proxy(credentials: Credentials) -> AsyncIterator[Proxy]:
 @pytest.fixture
 async def through(proxy: Proxy) -> AsyncIterator[Api]:
     """A client whose every request passes the proxy."""
-    async with Api(proxy.credentials, timeout=1.0) as api:
+    async with Api(proxy.credentials, timeout=3.0) as api:
         yield api

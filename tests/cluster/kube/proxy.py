@@ -72,6 +72,8 @@ class Proxy:
     lost: list[Callable[[dict[str, Any]], bool]] = field(default_factory=list)
     """each of these takes one event out of a stream: the first that it agrees to"""
     session: aiohttp.ClientSession | None = None
+    host_of: Callable[[web.Request], str] | None = None
+    """which API server answers this request; the upstream's when there is but one"""
 
     @property
     def credentials(self) -> Credentials:
@@ -138,9 +140,10 @@ class Proxy:
                 return web.json_response(body, status=fault.status, headers=headers)
         headers = {name: value for name, value in request.headers.items() if name.lower() not in _HOP_HEADERS}
         assert self.session is not None
+        host = self.host_of(request) if self.host_of else self.upstream.host
         async with self.session.request(
             request.method,
-            self.upstream.host + request.raw_path,
+            host + request.raw_path,
             data=await request.read() or None,
             headers=headers | {"Accept-Encoding": "identity"} | await self.upstream.headers(),
         ) as answer:

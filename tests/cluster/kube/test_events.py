@@ -34,11 +34,11 @@ async def recording(api: Api, **limits: Any) -> AsyncIterator[EventRecorder]:
 async def test_the_same_note_again_raises_a_count(api: Api, namespace: str) -> None:
     async with recording(api, series_after=0.2) as recorder:
         recorder.emit(about(namespace), "Waiting", "pods are not ready", "Warning")
-        await recorder.flush(5)
+        await recorder.flush(60)
         for _ in range(9):
             recorder.emit(about(namespace), "Waiting", "pods are not ready", "Warning")
         await asyncio.sleep(0.5)
-        await recorder.flush(5)
+        await recorder.flush(60)
 
     (event,) = (await api.list(EVENTS, namespace)).items
     assert event["series"]["count"] == 10
@@ -51,7 +51,7 @@ async def test_an_object_that_talks_too_much_is_cut_off_and_the_others_are_heard
         for n in range(1000):
             recorder.emit(about(namespace), "Noise", f"number {n}")
         recorder.emit(Reference(api_version="v1", kind="Pod", name="calm", namespace=namespace), "News", "one")
-        await recorder.flush(5)
+        await recorder.flush(60)
 
     events = (await api.list(EVENTS, namespace)).items
     assert len(events) == 6
@@ -76,11 +76,11 @@ async def test_a_lost_reply_makes_no_second_event_and_a_forgotten_one_is_made_ag
 
     async with recording(through, series_after=0.0) as recorder:
         recorder.emit(about(namespace), "News", "é" * 2000)
-        await recorder.flush(5)
+        await recorder.flush(60)
         (event,) = (await api.list(EVENTS, namespace)).items
         await api.delete(EVENTS, namespace, event["metadata"]["name"])
         recorder.emit(about(namespace), "News", "é" * 2000)
-        await recorder.flush(5)
+        await recorder.flush(60)
 
     (event,) = (await api.list(EVENTS, namespace)).items
     assert event["series"]["count"] == 2

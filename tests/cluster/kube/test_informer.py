@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -44,7 +45,7 @@ class Watched:
         self.changes.append((old and old.data, new and new.data))
         self._changed.set()
 
-    async def until(self, true: Callable[[], bool], within: float = 10.0) -> None:
+    async def until(self, true: Callable[[], bool], within: float = 60.0) -> None:
         async with asyncio.timeout(within):
             while not true():
                 self._changed.clear()
@@ -56,7 +57,7 @@ async def watching(api: Api, namespace: str, timing: Timing = QUICK) -> AsyncIte
     watched = Watched(Informer(api, CONFIGMAPS, Settings, namespace=namespace, label_selector="mine", timing=timing))
     task = asyncio.create_task(watched.informer.run())
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await watched.informer.wait_synced()
         yield watched
     finally:
@@ -66,7 +67,7 @@ async def watching(api: Api, namespace: str, timing: Timing = QUICK) -> AsyncIte
             await task
 
 
-async def eventually(true: Callable[[], object], within: float = 15.0) -> None:
+async def eventually(true: Callable[[], object], within: float = 60.0) -> None:
     """For what tells nobody when it happens."""
     async with asyncio.timeout(within):
         while not true():  # noqa: ASYNC110
@@ -119,6 +120,29 @@ async def test_a_deletion_while_the_watch_was_away_is_found(
         assert watched.changes[-1] == ({}, None)
 
 
+async def test_what_a_watch_swallowed_is_found_by_the_names_and_versions_that_are_listed_beside_it(
+    through: Api, api: Api, proxy: Proxy, namespace: str
+) -> None:
+    await api.create(CONFIGMAPS, namespace, settings("a", x="1"))
+    await api.create(CONFIGMAPS, namespace, settings("b"))
+
+    patient = replace(QUICK, watch_lasts=300.0, idle=300.0, relist_pressed=0.0, arrives=0.1)
+    async with watching(through, namespace, patient) as watched:
+        await stream_open(proxy)
+        proxy.lose(lambda event: event["type"] == "MODIFIED")
+        proxy.lose(lambda event: event["type"] == "DELETED")
+        await api.merge_patch(CONFIGMAPS, namespace, "a", {"data": {"x": "2"}})
+        await api.delete(CONFIGMAPS, namespace, "b")
+        await api.create(CONFIGMAPS, namespace, settings("c", x="3"))
+        await watched.until(lambda: len(watched.changes) == 3)
+        assert watched.changes[-1] == (None, {"x": "3"})
+        watched.informer.pressed = lambda: True
+        proxy.cut()
+        await watched.until(lambda: len(watched.changes) == 5)
+
+        assert sorted(watched.changes[3:], key=str) == [({"x": "1"}, {"x": "2"}), ({}, None)]
+
+
 @pytest.mark.parametrize(
     ("code", "reason"),
     [(410, "Expired"), (500, "InternalError"), (429, "TooManyRequests"), (504, "Timeout"), (403, "x")],
@@ -143,7 +167,7 @@ async def test_a_half_open_stream_is_noticed_by_its_silence(
         await stream_open(proxy)
         proxy.freeze()
         await api.create(CONFIGMAPS, namespace, settings("a"))
-        await watched.until(lambda: len(watched.informer) == 1, within=QUICK.idle + 2)
+        await watched.until(lambda: len(watched.informer) == 1, within=QUICK.watch_lasts - 5)
 
         assert proxy.count("GET", "limit=") == 1
 

@@ -39,7 +39,7 @@ class Settings(Object, frozen=True, kw_only=True):
 
 async def until_refused(write: Callable[[], Awaitable[Any]]) -> None:
     """A policy is in force some moments after it was written."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         while True:
             await write()
 
@@ -172,9 +172,12 @@ async def test_missing_rights_name_verb_and_resource(api: Api, namespace: str, c
 
 async def test_a_watch_from_a_forgotten_version_is_gone(api: Api) -> None:
     async def follow() -> None:
-        async with api.watch(CONFIGMAPS, resource_version="1", lasts=5, idle=5) as events:
-            async for _ in events:
-                pass
+        # A busy server may let one stream end before it has said anything.
+        async with asyncio.timeout(60):
+            while True:
+                async with api.watch(CONFIGMAPS, resource_version="1", lasts=5, idle=5) as events:
+                    async for _ in events:
+                        pass
 
     with pytest.raises(Gone):
         await follow()
@@ -187,7 +190,7 @@ async def test_a_server_that_does_not_answer_is_unavailable_within_the_timeout(t
     with pytest.raises(ApiUnavailable, match="no answer in time"):
         await through.read("/version")
 
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 10
 
 
 @pytest.mark.parametrize(
@@ -215,14 +218,15 @@ async def test_a_write_whose_reply_is_lost_is_not_sent_again(
     assert await api.find(CONFIGMAPS, namespace, "a", Settings) is not None
 
 
-async def test_urgent_calls_do_not_wait_behind_a_flood_of_slow_ones(through: Api, proxy: Proxy) -> None:
+async def test_urgent_calls_do_not_wait_behind_a_flood_of_slow_ones(proxy: Proxy) -> None:
     proxy.fault(path="/api/v1/configmaps", hang=True)
-    flood = [asyncio.create_task(through.list(CONFIGMAPS)) for _ in range(100)]
-    await asyncio.sleep(0.1)
-    started = time.monotonic()
+    async with Api(proxy.credentials, timeout=30.0) as patient:
+        flood = [asyncio.create_task(patient.list(CONFIGMAPS)) for _ in range(100)]
+        await asyncio.sleep(0.1)
 
-    await through.list(DEPLOYMENTS, lane="urgent")
+        async with asyncio.timeout(10):
+            await patient.list(DEPLOYMENTS, lane="urgent")
 
-    assert time.monotonic() - started < 0.5
-    for task in flood:
-        task.cancel()
+        assert not any(task.done() for task in flood)
+        for task in flood:
+            task.cancel()

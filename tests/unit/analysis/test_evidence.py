@@ -65,12 +65,19 @@ def test_the_mixture_ever_reaches_its_threshold_in_less_than_alpha_of_rollouts_o
         e_c, e_b = rng.binomial(n_c, 1.25 * p_b + 0.0001), rng.binomial(n_b, p_b)
         seen = evidence.update(
             seen, bets, evidence.log_gain(bets, n_c=n_c, e_c=e_c, n_b=n_b, e_b=e_b),
-            n_c=n_c, e_c=e_c, n_b=n_b, e_b=e_b, dt=5.0, refill_dt=5.0, warm=True, alert=True,
+            n_c=n_c, e_c=e_c, n_b=n_b, e_b=e_b, dt=5.0, refill_dt=5.0, warm=True, certifies=True, alert=True,
             phi=1.0, cautious_phi=1.0, certificate_phi=1.0, several_pods=False, refill=1.0, horizon=300.0,
         )  # fmt: skip
-        ever |= evidence.log_evidence(seen.proof, bets, seen.released) >= np.log(20)
+        ever |= _of_each(seen, bets) >= np.log(20)
 
     assert stats.binomtest(int(ever.sum()), rollouts, 0.05, alternative="greater").pvalue > 0.001
+
+
+def _of_each(seen: evidence.Evidence, bets: evidence.Alternatives) -> evidence.Floats:
+    """ln E of each of many rollouts at once, as `summary` has that of one."""
+    weights = np.exp(seen.proof).reshape(len(seen.proof), 2, bets.main).sum(axis=-1)
+    logs: evidence.Floats = np.log(weights @ [evidence.MAIN_SHARE, evidence.CATASTROPHE_SHARE] + 1.0 - seen.released)
+    return logs
 
 
 def _after(*intervals: tuple[int, int, int, int], warm: bool = True, refill: float = 0.05) -> evidence.Evidence:
@@ -80,7 +87,7 @@ def _after(*intervals: tuple[int, int, int, int], warm: bool = True, refill: flo
         phi = evidence.divisor(seen, n_c, n_b, 5.0, noise=30.0, canary_pods=1, baseline_pods=20)
         seen = evidence.update(
             seen, bets, evidence.log_gain(bets, n_c=n_c, e_c=e_c, n_b=n_b, e_b=e_b),
-            n_c=n_c, e_c=e_c, n_b=n_b, e_b=e_b, dt=5.0, refill_dt=5.0, warm=warm, alert=warm,
+            n_c=n_c, e_c=e_c, n_b=n_b, e_b=e_b, dt=5.0, refill_dt=5.0, warm=warm, certifies=warm, alert=warm,
             phi=phi, cautious_phi=phi, certificate_phi=phi, several_pods=False, refill=refill, horizon=2400.0,
         )  # fmt: skip
     return seen
@@ -90,20 +97,24 @@ BETS = alternatives("errors", 0.0001)
 
 
 def guarded(seen: evidence.Evidence) -> float:
-    return float(evidence.log_evidence(seen.guarded, BETS, seen.released))
+    return evidence.summary(seen, BETS).guarded
+
+
+def alarm(seen: evidence.Evidence) -> float:
+    return evidence.summary(seen, BETS).alarm
 
 
 def test_one_terrible_interval_alone_convicts_nobody_but_trips() -> None:
     seen = _after((1000, 1000, 19000, 20))
 
     assert guarded(seen) < np.log(100)
-    assert evidence.log_alarm(seen, BETS) > np.log(300)
+    assert alarm(seen) > np.log(300)
 
 
 def test_the_bucket_never_adds_to_the_proof() -> None:
     seen = _after((1000, 1000, 19000, 20), (1000, 3, 19000, 20), (1000, 400, 19000, 20))
 
-    assert guarded(seen) <= evidence.log_evidence(seen.proof, BETS, seen.released)
+    assert guarded(seen) <= evidence.summary(seen, BETS).proof
 
 
 def test_a_lasting_fault_convicts_within_half_a_minute_in_the_fast_lane() -> None:
@@ -116,7 +127,7 @@ def test_pods_that_still_warm_up_are_only_tried_for_catastrophes() -> None:
     cold = _after(*[(1000, 8, 19000, 20)] * 20, warm=False)
     warm = _after(*[(1000, 8, 19000, 20)] * 20, warm=True)
 
-    assert evidence.log_alarm(cold, BETS) < np.log(300) < evidence.log_alarm(warm, BETS)
+    assert alarm(cold) < np.log(300) < alarm(warm)
     assert guarded(cold) < guarded(warm)
 
 
@@ -124,7 +135,7 @@ def test_an_interval_without_requests_says_nothing_and_breaks_nothing() -> None:
     before = _after((1000, 8, 19000, 20))
     after = _after((1000, 8, 19000, 20), (0, 0, 0, 0))
 
-    assert evidence.log_alarm(after, BETS) == pytest.approx(evidence.log_alarm(before, BETS))
+    assert alarm(after) == pytest.approx(alarm(before))
     assert np.isfinite(guarded(after))
 
 
@@ -163,3 +174,48 @@ def test_pod_noise_of_independent_requests_is_small_and_of_too_little_data_the_f
     assert evidence.pod_noise(requests, rng.binomial(3000, 0.01, requests.shape).astype(float)) < 2.0
     assert evidence.pod_noise(requests, np.zeros_like(requests)) == evidence.FALLBACK_NOISE
     assert evidence.pod_noise(requests[:, :1], np.ones((400, 1))) == evidence.FALLBACK_NOISE
+
+
+def clumps_after(*bad: float) -> float:
+    seen = evidence.Clumps()
+    for count in bad:
+        seen = evidence.add_clumps(seen, 1000.0, float(count), dt=5.0)
+    return float(seen.size)
+
+
+def test_retried_failures_are_told_from_independent_ones() -> None:
+    rng = np.random.default_rng(3)
+    single = rng.poisson(0.4, 300)
+    retried = np.array([rng.geometric(1 / 3, count).sum() for count in single])  # three tries each, on average
+
+    assert clumps_after(*single) < 1.5
+    assert 3.5 < clumps_after(*retried) < 7.0  # the mean square of their number over the mean is 5
+
+
+def test_neither_a_slow_drift_nor_one_burst_looks_like_clumps() -> None:
+    rng = np.random.default_rng(3)
+    drift = rng.poisson(np.linspace(5, 50, 200))
+    burst = np.concatenate([rng.poisson(20, 100), rng.poisson(200, 6), rng.poisson(20, 100)])
+
+    assert clumps_after(*drift) < 1.5
+    assert clumps_after(*burst) < 1.8
+
+
+def test_clumps_make_the_same_errors_count_for_less() -> None:
+    steady = _after(*[(10, 0, 990, 2)] * 60, (10, 3, 990, 2))
+    clumped = _after(*[(10, 0, 990, 0), (10, 0, 990, 0), (10, 0, 990, 6)] * 20, (10, 3, 990, 2))
+
+    assert alarm(clumped) < alarm(steady) / 2
+
+
+@pytest.mark.parametrize("kind", ["errors", "latency"])
+def test_placing_a_bet_takes_from_the_weight_that_waits_and_adds_no_evidence(kind: str) -> None:
+    bets = alternatives(kind, 0.0001)
+    bounds = (3,) if kind == "latency" else ()
+    seen = evidence.begin(bets, *bounds)
+    on = np.log(np.random.default_rng(1).dirichlet(np.ones(bets.lanes * 3 if bounds else bets.lanes)))
+
+    placed = evidence.bet(seen, bets, on.reshape(*bounds, bets.lanes))
+
+    assert evidence.summary(placed, bets)[:2] == pytest.approx((0.0, 0.0))
+    assert placed.released == 0.5

@@ -78,6 +78,13 @@ def test_row_40_a_reset_counts_what_the_new_process_has_counted() -> None:
     assert total(counted(seen(canary))).canary.requests == 48
 
 
+def test_a_step_back_is_another_replicas_clock_and_not_the_whole_past_counted_again() -> None:
+    """Two copies of the metrics server answer in turns, one of them some seconds behind."""
+    stable = ArmSamples(counter((0, 1_000_000), (5, 1_000_100), (6, 1_000_060), (10, 1_000_200), (11, 1_000_160)))
+
+    assert total(counted(seen(ArmSamples(counter((5, 40))), stable))).baseline.requests == 200
+
+
 def test_row_36_two_series_are_never_summed_before_the_difference() -> None:
     restarted = counter((5, 500), (10, 10), series="a") + counter((5, 500), (10, 900), series="b")
 
@@ -177,3 +184,22 @@ def test_one_metric_without_data_does_not_hide_the_other() -> None:
 
     assert isinstance(found, Interval)
     assert list(found.metrics) == ["errors"]
+
+
+def test_requests_slower_than_each_bound_are_counted_as_the_others_are_resets_included() -> None:
+    def arm(*reset: tuple[float, float]) -> ArmSamples:
+        bounds = tuple(counter((0, 0), (5, slow), *reset, series="h") for slow in (40.0, 10.0))
+        return ArmSamples(counter((0, 0), (5, 100), *reset, series="h"), bounds[1], slower=bounds)
+
+    stable = ArmSamples(
+        counter((0, 900), (5, 1000), series="s"),
+        slower=(counter((0, 90), (5, 120), series="s"), counter((0, 9), (5, 12), series="s")),
+    )
+
+    _, once = difference(Cursor(since=0.0), Scrape({"latency": (arm(), stable)}))
+    _, restarted = difference(Cursor(since=0.0), Scrape({"latency": (arm((6, 7)), stable)}))
+
+    assert isinstance(once, Interval)
+    assert (once.slower["latency"].canary, once.slower["latency"].baseline) == ((40.0, 10.0), (30.0, 3.0))
+    assert isinstance(restarted, Interval)
+    assert restarted.slower["latency"].canary == (47.0, 17.0)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from controller.analysis.play import Plan, Step
-from controller.analysis.replay import replay
+from controller.analysis.lines import Plan, Step
+from controller.analysis.replay import MOST_PLAYED, rehearse, replay
 
 PLAN = Plan(steps=[Step(weight=5, bake=300), Step(weight=50, bake=300)])
 STEP = 15.0
@@ -48,3 +48,41 @@ def test_a_short_history_proposes_nothing() -> None:
         replay(requests[:10], errors[:10], plan=PLAN, step=STEP)
     with pytest.raises(ValueError, match="two or more"):
         replay(requests[:, :1], errors[:, :1], plan=PLAN, step=STEP)
+
+
+def test_a_rehearsal_plays_the_settings_as_they_are_on_a_coarse_history() -> None:
+    requests, errors = history(pods=6, hours=1)
+
+    outcome, words = rehearse(requests, errors, plan=PLAN, step=STEP)
+
+    assert (outcome.refill, outcome.rollouts) == (0.05, 36)
+    assert words == "36 harmless rollouts of 10 min replayed: 0 retreated, 0 were rolled back"
+
+
+def test_a_rehearsal_of_many_pods_plays_some_of_them() -> None:
+    requests, errors = history(pods=200, hours=1)
+
+    outcome, _ = rehearse(requests, errors, plan=PLAN, step=STEP)
+
+    assert outcome.rollouts * 600 / STEP <= MOST_PLAYED
+
+
+def test_a_rehearsal_that_keeps_no_promise_says_what_would_or_that_nothing_does() -> None:
+    requests, errors = history(pods=4, hours=2)
+    errors[:, 0] = np.random.default_rng(8).binomial(300, 0.2, len(errors))
+
+    outcome, words = rehearse(requests, errors, plan=PLAN, step=STEP)
+
+    assert outcome.retreated >= outcome.rollouts // 4
+    assert words.endswith("look for one bad pod or node")
+
+
+def test_a_plan_longer_than_the_history_is_rehearsed_in_half_of_it() -> None:
+    requests, errors = history(pods=3, hours=0.25)
+
+    outcome, words = rehearse(requests, errors, plan=PLAN, step=STEP)
+
+    assert outcome.rollouts == 6
+    assert "of 8 min replayed: too few to say" in words
+    with pytest.raises(ValueError, match="two or more"):
+        rehearse(requests[:, :1], errors[:, :1], plan=PLAN, step=STEP)

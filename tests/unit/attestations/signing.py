@@ -10,7 +10,8 @@ from typing import Any
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
-from controller.attestations.dsse import PrivateKey, sign
+from controller.attestations.dsse import sign
+from controller.attestations.keys import PrivateKey
 from controller.attestations.statements import CHANGE_ORIGIN
 from controller.model.policy import Signer
 

@@ -13,11 +13,11 @@ from aiohttp import web
 
 from controller.attestations.dsse import ENVELOPE, LARGEST
 from controller.attestations.images import BUNDLE, MANIFEST, Image, digest_of, fallback_tag, parse_image
-from controller.attestations.provenance import KEPT_ANSWER, KEPT_EMPTY, KEPT_FAILURE, KEPT_FOUND, ImageEvidence
+from controller.attestations.provenance import KEPT_EMPTY, KEPT_FAILURE, KEPT_FOUND, ImageEvidence
 from controller.attestations.registry import Allowed, Registry, RegistryUnavailable
 from controller.model.evidence import Evidence, Origin, Trust
 from controller.ports import Ref
-from tests.unit.attestations.signing import DIGEST, NOON, signed, signer
+from tests.unit.attestations.signing import DIGEST, NOON, OTHER, origin, signed, signer, statement
 
 REPOSITORY = "shop"
 REF = Ref("shop", "cart", "1")
@@ -228,12 +228,14 @@ async def test_without_signers_nobody_is_asked(server: Server, scene: Scene) -> 
     assert server.asked == []
 
 
-async def test_an_unchanged_image_is_asked_for_once(server: Server, scene: Scene) -> None:
+async def test_of_an_unchanged_image_nothing_is_asked_until_something_more_may_be_attached(
+    server: Server, scene: Scene
+) -> None:
     server.attach(signed())
     await scene.read()
     asked = len(server.asked)
-    for _ in range(20):
-        scene.later(KEPT_ANSWER)
+    for _ in range(29):
+        scene.later(KEPT_FOUND / 30)
         assert (await scene.read()).trust is Trust.T3
 
     assert len(server.asked) == asked
@@ -245,6 +247,18 @@ async def test_a_statement_that_is_attached_later_is_found_soon(server: Server, 
     scene.later(KEPT_EMPTY)
 
     assert (await scene.read()).trust is Trust.T3
+
+
+async def test_what_is_attached_minutes_after_a_first_statement_is_found_soon_too(server: Server, scene: Scene) -> None:
+    server.attach(signed())
+    first = await scene.read()
+    scene.stored = (signed(statement(origin(tools=[{"name": "cursor"}]))),)
+    scene.later(timedelta(seconds=40))
+
+    later = await scene.read()
+
+    assert [one.name for one in first.tools] == ["claude-code"]
+    assert {one.name for one in later.tools} == {"claude-code", "cursor"}
 
 
 async def test_a_registry_that_is_down_is_said_and_holds_and_is_asked_again(server: Server, scene: Scene) -> None:
@@ -286,6 +300,16 @@ async def test_a_name_that_is_no_image_is_a_problem_and_no_error(scene: Scene) -
 
     assert (found.origin, found.unavailable) == (Origin.UNKNOWN, "")
     assert "not the name of an image" in found.problems[0]
+
+
+async def test_what_an_image_stands_for_on_each_platform_is_known_with_it(server: Server, scene: Scene) -> None:
+    manifests = [{"digest": OTHER, "platform": {"os": "linux", "architecture": "arm64"}}]
+    server.says(f"manifests/{DIGEST}", {"manifests": manifests})
+    server.attach(signed())
+
+    (image,) = (await scene.read()).images
+
+    assert (image.digest, image.platforms) == (DIGEST, (OTHER,))
 
 
 async def test_a_bundle_without_a_known_identity_is_not_believed(server: Server, scene: Scene) -> None:

@@ -11,7 +11,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.attestations.dsse import LARGEST, load_private, load_public, sign
+from controller.attestations.dsse import LARGEST, sign
+from controller.attestations.keys import load_private, load_public
 from controller.attestations.statements import (
     CHANGE_ORIGIN,
     SARIF,
@@ -174,6 +175,34 @@ def test_the_result_of_other_statements(kind: str, predicate: dict[str, Any], re
 
     assert isinstance(found, Verified)
     assert found.result == result
+
+
+NOW = NOON.isoformat()
+OTHERS = {
+    SLSA_PROVENANCE[0]: {"runDetails": {"metadata": {"finishedOn": NOW}}},
+    VERIFICATION_SUMMARY: {"verificationResult": "PASSED", "timeVerified": NOW},
+    TEST_RESULT: {"result": "PASSED", "timeCreated": NOW},
+    SARIF[0]: {"runs": [{"results": []}], "timeCreated": NOW},
+    VULNERABILITIES[0]: {"scanner": {"result": []}, "metadata": {"scanFinishedOn": NOW}},
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_any_other_statement_is_absent_from_a_stranger_about_another_image_or_too_old(kind: str) -> None:
+    trusted = signer(predicate_types=(kind,), max_age=timedelta(hours=1))
+
+    def answer(digest: str = DIGEST, by: str = "build", later: timedelta = timedelta(0)) -> Verified | Refused:
+        blob = signed(statement(OTHERS[kind], kind, digest), by)
+        return verify(blob, DIGEST, [trusted], NOON + later)
+
+    def why(found: Verified | Refused) -> str:
+        return found.why if isinstance(found, Refused) else found.result
+
+    assert why(answer()) == "passed"
+    assert "signed by no key of a policy's signers" in why(answer(by="stranger"))
+    assert f"not about {DIGEST}" in why(answer(OTHER))
+    assert "longer ago than the signer's maxAge" in why(answer(later=timedelta(hours=2)))
+    assert "may not vouch for" in why(verify(signed(statement(OTHERS[kind], kind)), DIGEST, [signer()], NOON))
 
 
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=5), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["runs", "results", "scanner", "result", "severity", "score", "level", "source", "runDetails", "metadata", "buildDefinition", "resolvedDependencies"]), inner, max_size=4), max_leaves=12), st.sampled_from(EVERYTHING))  # fmt: skip # noqa: E501

@@ -46,6 +46,15 @@ def test_of_two_statements_about_one_image_the_worse_counts() -> None:
     assert (found.origin, found.trust) == (Origin.AI, Trust.T3)
 
 
+def test_a_class_is_vouched_for_where_a_statement_of_every_image_names_it() -> None:
+    both, one = said(changeClasses=["config", "auth"]), said(changeClasses=["auth"])
+
+    assert summarise([image(said())], NOON).classes == ()
+    assert summarise([image(said(), both)], NOON).classes == ("auth", "config")
+    assert summarise([image(both), image(one, digest=OTHER)], NOON).classes == ("auth",)
+    assert summarise([image(both), image(digest=OTHER)], NOON).classes == ()
+
+
 def test_one_image_without_a_statement_makes_all_of_it_unknown() -> None:
     found = summarise([image(said(origin="human")), image(digest=OTHER)], NOON)
 

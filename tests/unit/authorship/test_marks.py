@@ -5,12 +5,23 @@ from pathlib import Path
 import pytest
 import yaml
 
+from controller.authorship.commits import Commit, classify
 from controller.authorship.marks import Kind, is_person, marks_of
-from controller.model.origin import Degree
+from controller.model.origin import Degree, Origin
 
 EXAMPLES = yaml.safe_load(Path(__file__).with_name("examples.yaml").read_text(encoding="utf-8"))
 MARKED = [(one["field"], line) for one in EXAMPLES for line in one["marked"]]
+DRAWN = yaml.safe_load(Path(__file__).with_name("drawn.yaml").read_text(encoding="utf-8"))
 PLAIN = [(one["field"], line) for one in EXAMPLES for line in one.get("plain", ())]
+
+
+def commit_with(line: str) -> Commit:
+    """A line of the message, or the subject or the author where it says so."""
+    if line.startswith("AUTHOR "):
+        name, address = line.removeprefix("AUTHOR ").removesuffix(">").split(" <")
+        return Commit("1", name, address, address, "fix: retry")
+    message = line.removeprefix("SUBJECT ") if line.startswith("SUBJECT ") else f"fix: retry\n\n{line}"
+    return Commit("1", "Ann", "ann@example.com", "ann@example.com", message)
 
 
 @pytest.mark.parametrize(("field", "line"), MARKED)
@@ -82,9 +93,41 @@ def test_people_are_told_from_tools_and_bots_by_their_address() -> None:
         "generated with " + "[" * 100000,
         "🤖" * 50000,
         "Assisted-by: " + "a:" * 50000,
+        "Co-authored-by: x <" + "a_" * 50000 + ">",
+        "Co-authored-by: " + "claude-" * 50000,
+        "Generated with Claude" + " via a b" * 50000,
+        "🤖 Generated with " + " " * 50000 + "!",
+        "AI-Tool" + "-id" * 50000 + ": ",
         "\x00",
         "",
     ],
 )
 def test_no_line_is_too_odd_to_be_read(field: str, text: str) -> None:
     assert not [mark for mark in marks_of(field, text) if mark.kind is Kind.AI]
+
+
+@pytest.mark.parametrize("line", DRAWN["found"] + DRAWN["listed"])
+def test_a_spelling_that_was_drawn_from_public_histories_is_found(line: str) -> None:
+    assert classify(commit_with(line)).origin is Origin.AI
+
+
+@pytest.mark.parametrize("line", DRAWN["plain"])
+def test_people_bots_and_prose_that_come_close_are_no_marks(line: str) -> None:
+    assert classify(commit_with(line)).origin is not Origin.AI
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Jane Doe (Example AI) <jane@example.com>",
+        "Ai Tanaka <ai.tanaka@example.com>",
+        "Acme AI <hello@acme.example>",
+        "Agent Smith <smith@gmail.com>",
+        "Jenkins Agent <noreply@ci.example>",
+        "Jean and Marie <jm@example.com>",
+        "Cursor <123+cursor-fan@users.noreply.github.com>",
+        "Tom <tom@anthropic.com>",
+    ],
+)
+def test_an_employer_a_name_and_a_build_system_are_no_marks(said: str) -> None:
+    assert marks_of("trailer", f"Co-authored-by: {said}") == ()

@@ -112,7 +112,10 @@ def deployment(name: str, image: str, **spec: Any) -> Object:
     }
 
 
-LISTS = frozenset({"services", "pods", "canaries", "releaserecords", "decisions", "releasepolicies", "freezes"})
+LISTS = frozenset(
+    {"services", "pods", "canaries", "releaserecords", "decisions", "releasepolicies", "freezes"}
+    | {"clusterroles", "clusterrolebindings", "roles", "rolebindings"}
+)
 
 
 @dataclass

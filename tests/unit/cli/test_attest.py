@@ -72,6 +72,24 @@ def test_the_statement_says_all_that_is_known_and_is_believed_by_who_has_the_key
     assert isinstance(verify(attested.envelope.read_bytes(), DIGEST, [signer()], now), Verified)
 
 
+def test_what_is_released_with_the_image_is_named_by_its_class(attested: Attested) -> None:
+    attested.repo.commit("first")
+
+    assert attested.run("--class", "config", "--class", "auth", "--class", "config") == 0
+    assert attested.statement()["predicate"]["changeClasses"] == ["auth", "config"]
+    found = verify(attested.envelope.read_bytes(), DIGEST, [signer()], NOON.replace(year=2100))
+    assert isinstance(found, Verified)
+    assert found.origin is not None
+    assert found.origin.change_classes == ("auth", "config")
+
+
+def assert_refused(attested: Attested, more: tuple[str, ...], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """It ends with 1, says why, and has signed nothing."""
+    assert attested.run(*more) == 1
+    assert says in capsys.readouterr().err
+    assert not attested.envelope.exists()
+
+
 @pytest.mark.parametrize(
     ("more", "says"),
     [
@@ -81,6 +99,11 @@ def test_the_statement_says_all_that_is_known_and_is_believed_by_who_has_the_key
         (("--change", "x" * 2000), "at most 1024"),
         (("--prompt-file", "/nowhere"), "--prompt-file"),
         (("--range", "nope..HEAD"), "nope"),
+        (("--range", "HEAD..HEAD", "--origin", "human"), "no commit is in HEAD..HEAD"),
+        (("--range", "HEAD^!"), "'HEAD^!' is not one commit: write the range as A..B"),
+        (("--source", "https://[shop"), "--source: https://[shop is no link"),
+        (("--pr-body", "/nowhere"), "--pr-body /nowhere"),
+        (("-o", "/nowhere/statement.json"), "-o /nowhere/statement.json"),
         (tuple(word for number in range(41) for word in ("--prompter", f"p{number}")), "authors"),
     ],
 )
@@ -89,9 +112,90 @@ def test_what_must_not_be_signed_is_refused(
 ) -> None:
     attested.repo.commit(f"x\n\n{CLAUDE}")
 
-    assert attested.run(*more) == 1
-    assert says in capsys.readouterr().err
-    assert not attested.envelope.exists()
+    assert_refused(attested, more, says, capsys)
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (("--prompter", ""), "--prompter: a name in it is empty, as of a variable that is not set: write mailto:ann@"),
+        (("--prompter", "Ann <ann@example.com>"), "write the address alone, mailto:ann@example.com"),
+        (("--prompter", "ann\u200b"), "--prompter ann\\u200b: a character in it cannot be seen"),
+        (("--prompter", "ann\x1b[2J"), "ann\\x1b[2J: a character in it cannot be seen"),
+        (("--prompter", "renovate[bot]"), "that is a bot: name the person"),
+        (("--prompter", "a" * 257), "--prompter: 257 characters, at most 256"),
+        (("--accountable", " "), "--accountable: a name in it is empty"),
+        (("--pr-login", "ann\nbo"), "--pr-login ann\\nbo: a character in it cannot be seen"),
+        (("--tool", ""), "--tool: a name in it is empty, as of a variable that is not set: write NAME or NAME=MODEL"),
+        (("--tool", "="), "--tool =: a name in it is empty"),
+        (("--tool", "cursor="), "--tool cursor=: a name in it is empty"),
+        (("--tool", "=gpt-5"), "--tool =gpt-5: a name in it is empty"),
+        (("--tool", "cursor=gpt=5"), "more than one =: write NAME or NAME=MODEL, such as cursor=gpt-5"),
+        (("--change", "javascript:alert(1)"), "--change: javascript:alert(1) is no link: write https://..."),
+        (("--change", "javascript://forge.example/%0aalert(1)"), "is no link"),
+        (("--change", "https://forge.example/7\x1b]0;x\x07"), "cannot be seen: write one line"),
+        (("--change", "pull 7"), "--change: pull 7 is no link: write https://..."),
+        (("--prompt-uri", "data:text/html,x"), "--prompt-uri: data:text/html,x is no link"),
+        (("--prompt-uri", "https://"), "is no link"),
+        (("--source", "shop"), "--source: shop is no link"),
+        (
+            ("--human-modifications", "all\nof it"),
+            "all\\nof it: a character in it is a line break",
+        ),
+        (("--degree", "assisted"), "--degree assisted: the commits carry marks of generated: leave it out"),
+    ],
+)
+def test_what_nobody_can_mean_is_refused_with_what_to_write_before_anything_is_signed(
+    attested: Attested, more: tuple[str, ...], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    attested.repo.commit(f"x\n\n{CLAUDE}")
+
+    assert_refused(attested, more, says, capsys)
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (("--origin", "human", "--degree", "autonomous"), "--degree autonomous: a change of origin human has none"),
+        (("--origin", "automation", "--degree", "generated"), "a change of origin automation has none"),
+        (("--unmarked", "human", "--degree", "assisted"), "a change of origin human has none"),
+        (
+            ("--origin", "human", "--tool", "cursor"),
+            "--tool: a change of origin human has none: leave it out",
+        ),
+        (("--unmarked", "human", "--prompter", "bo"), "--prompter: a change of origin human has none"),
+        (("--prompt-uri", "https://x.example/1"), "--prompt-uri: no mark and no --tool says what was prompted"),
+    ],
+)
+def test_what_contradicts_itself_is_not_signed(
+    attested: Attested, more: tuple[str, ...], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    attested.repo.commit("x")
+
+    assert_refused(attested, more, says, capsys)
+
+
+def test_the_statement_names_what_the_pull_request_said(attested: Attested) -> None:
+    attested.repo.commit("x")
+
+    assert attested.run("--pr-label", "AI-generated") == 0
+    predicate = attested.statement()["predicate"]
+
+    assert predicate["origin"] == "ai"
+    assert predicate["evidence"] == [
+        {"kind": "pr_label", "pattern": "pr-label", "ref": "pull-request", "confidence": "low"}
+    ]
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["git+https://git.example/shop", "https://git.example/shop.git", "git@git.example:acme/shop.git", "ssh://git@x/y"],
+)
+def test_a_repository_is_named_in_each_way_that_git_knows(attested: Attested, source: str) -> None:
+    attested.repo.commit("x")
+
+    assert attested.run("--source", source, "--change", "", "--pr-login", "renovate[bot]", "--branch", "") == 0
+    assert attested.statement()["predicate"]["source"]["repository"] == source
 
 
 def test_a_bundle_that_cannot_be_verified_says_why() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from controller.cli.complete import candidates
+from controller.cli.complete import candidates, takes_file
 from controller.cli.kubectl import Failure
 from tests.unit.cli.scenes import MemoryCluster, canary
 
@@ -46,3 +46,23 @@ def test_a_cluster_that_does_not_answer_offers_nothing_and_says_nothing() -> Non
             raise Failure("no connection")
 
     assert list(candidates(["status", "-n", "shop", ""], Silent({}))) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "fits"),
+    [
+        (("check", ""), True),
+        (("check", "-f", "can"), True),
+        (("plan", "-f", ""), True),
+        (("attest", "--key", ""), True),
+        (("status", "--kubeconfig", ""), True),
+        (("status", "-o", ""), False),
+        (("status", ""), False),
+        (("plan", ""), False),
+        (("plan", "-"), False),
+        (("nonsense", ""), False),
+        ((), False),
+    ],
+)
+def test_files_are_offered_where_a_file_belongs_and_nowhere_else(words: tuple[str, ...], fits: bool) -> None:
+    assert takes_file(words) is fits

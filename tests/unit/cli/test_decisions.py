@@ -8,6 +8,7 @@ import pytest
 
 from controller.cli import decisions
 from controller.cli.kubectl import Failure
+from controller.cli.main import build_parser
 from controller.cli.screen import Screen
 from tests.unit.cli.scenes import MemoryCluster, attempt, canary
 
@@ -24,6 +25,7 @@ def options(command: str, **changes: object) -> argparse.Namespace:
         "yes": True,
         "lasting": 0.0,
         "permits": "",
+        "freeze": "",
     }
     return argparse.Namespace(command=command, **{**usual, **changes})
 
@@ -42,6 +44,12 @@ def test_an_approval_names_attempt_gate_images_and_plan() -> None:
         "planDigest": "sha256:plan",
         "reason": "looks right",
     }
+
+
+def test_a_phase_that_only_a_newer_serin_knows_can_be_aborted() -> None:
+    written = decisions.render_decision(canary(phase="Marinating"), "abort", "not mine", by="alice")
+
+    assert (written["spec"]["decision"], written["spec"]["attempt"]) == ("Abort", "a-2")
 
 
 @pytest.mark.parametrize(
@@ -123,6 +131,30 @@ def test_break_glass_names_its_end() -> None:
     assert (written["spec"]["decision"], written["spec"]["expiresAt"]) == ("BreakGlass", "2026-03-01T13:00:00Z")
 
 
+def test_an_override_names_the_freeze_itself_and_its_end() -> None:
+    freeze = {"metadata": {"name": "stop-4711", "uid": "uid-4711"}}
+    taken = canary(decisions=[{"uid": "u-said", "taken": True}])
+    cluster = MemoryCluster({PATH: taken, "/apis/serin.dev/v1alpha1/freezes/stop-4711": freeze})
+
+    decisions.run(options("override", freeze="stop-4711", lasting=3600.0), cluster, Screen())
+
+    spec = cluster.created[0]["spec"]
+    assert (spec["decision"], spec["freeze"]) == ("Override", {"name": "stop-4711", "uid": "uid-4711"})
+    assert (spec["attempt"], "expiresAt" in spec) == ("a-2", True)
+
+
+def test_an_override_of_no_freeze_is_no_decision(capsys: pytest.CaptureFixture[str]) -> None:
+    cluster = MemoryCluster({PATH: canary()})
+
+    with pytest.raises(Failure, match='no Freeze "stop": see `kubectl get freezes`'):
+        decisions.run(options("override", freeze="stop", lasting=3600.0), cluster, Screen())
+    with pytest.raises(SystemExit):
+        build_parser().parse_args(["override", "checkout", "--reason", "why"])
+
+    assert cluster.created == []
+    assert "the following arguments are required: --freeze" in capsys.readouterr().err
+
+
 def test_images_are_named_by_the_digest_that_was_approved_so_that_a_moved_tag_shows() -> None:
     seen = attempt(images=["shop:2", "proxy:1"], evidence={"images": [{"image": "shop:2", "digest": "sha256:ab"}]})
 
@@ -139,3 +171,16 @@ def test_a_permit_needs_no_rollout_and_names_its_object_and_end() -> None:
     spec = cluster.created[0]["spec"]
     assert (spec["decision"], spec["permits"], "attempt" in spec) == ("Permit", "Service/checkout", False)
     assert "expiresAt" in spec
+
+
+@pytest.mark.parametrize("verb", ["abort", "reject", "pause"])
+def test_what_keeps_users_off_a_revision_takes_no_end_that_would_have_no_effect(
+    verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [verb, "checkout", "--reason", "orders missing"]
+
+    with pytest.raises(SystemExit):
+        build_parser().parse_args([*words, "--for", "1h"])
+
+    assert "unrecognized arguments: --for 1h" in capsys.readouterr().err
+    assert build_parser().parse_args(words).lasting == 0.0

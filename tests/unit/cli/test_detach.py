@@ -84,6 +84,34 @@ def test_users_come_first_the_canarys_pods_go_before_the_pins_and_the_finalizer_
     ]
 
 
+def test_a_rule_that_somebody_left_to_the_canary_alone_goes_back_to_stable() -> None:
+    given = cluster()
+    for rule in given.objects[ROUTE]["spec"]["rules"]:
+        rule["backendRefs"] = [one for one in rule["backendRefs"] if one["name"] != "checkout"]
+
+    carry_out(given)
+
+    assert given.objects[ROUTE]["spec"]["rules"] == OWNERS_RULES
+
+
+@pytest.mark.parametrize("asked", ["spec", "attempt"])
+def test_a_fresh_baseline_is_taken_out_of_the_route_too_and_goes_with_the_canary(asked: str) -> None:
+    """Also where the spec was edited since: the attempt goes on as it began."""
+    given, fresh = cluster(), {"baseline": {"fresh": True}}
+    body = given.objects[f"{API}/{SHOP}/canaries/checkout"]
+    if asked == "spec":
+        body["spec"]["analysis"] = fresh
+    else:
+        body["status"]["attempt"]["analysis"] = fresh
+    route = given.objects[ROUTE]
+    for rule in route["spec"]["rules"]:
+        rule["backendRefs"].append({"name": "checkout-baseline", "port": 80, "weight": 25})
+
+    carry_out(given)
+
+    assert given.objects[ROUTE]["spec"]["rules"] == OWNERS_RULES
+
+
 @pytest.mark.parametrize("acts", range(8))
 def test_stopped_anywhere_the_next_run_goes_on_and_comes_to_the_same_end(acts: int) -> None:
     whole, stopped = cluster(), cluster()
@@ -106,6 +134,34 @@ def test_pods_are_not_taken_from_a_gateway_that_still_sends_to_them() -> None:
         carry_out(given)
 
     assert f"{APPS}/{SHOP}/deployments/checkout-canary" in given.objects
+
+
+def test_a_wait_says_what_for_how_long_at_most_and_how_far_it_is_every_few_seconds() -> None:
+    given, said = cluster(), list[str]()
+    pods = f"{CORE}/{SHOP}/pods"
+    given.objects[ROUTE]["metadata"]["generation"] = 4
+    looks = 0
+
+    def look() -> detach.Facts | None:
+        nonlocal looks
+        looks += 1
+        if looks == 20:
+            given.objects[ROUTE]["status"]["parents"][0]["conditions"][0]["observedGeneration"] = 9
+            given.objects[f"{pods}/checkout-canary-x"] = {"metadata": {"name": "checkout-canary-x"}}
+        if looks == 60:
+            del given.objects[f"{pods}/checkout-canary-x"]
+        return detach.read_facts(given, "shop", "checkout")
+
+    detach.carry_out(look, given, "shop", said.append, sleep=lambda _: None)
+
+    assert [line for line in said if "wait" in line or line.startswith("  ")] == [
+        "wait until every gateway has taken the route over (60s at most): 0 of 1 report it",
+        "  5s: 0 of 1 report it",
+        "wait until the canary's pods have ended (60s at most): 1 left: checkout-canary-x",
+        "  5s: 1 left: checkout-canary-x",
+        "  10s: 1 left: checkout-canary-x",
+        "  15s: 1 left: checkout-canary-x",
+    ]
 
 
 def test_a_release_that_has_begun_rolls_on_to_its_vetted_template() -> None:

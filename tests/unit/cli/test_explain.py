@@ -67,7 +67,7 @@ def test_the_numbers_stand_in_sentences_with_what_would_change_them(capsys: pyte
     assert (
         "errors: 17 of 265 requests (6.42 %) on the canary and 0 of 17,335 requests (0 %) on stable were bad." in told
     )
-    assert "The difference is +6 pp; allowed are +0.5 pp." in told
+    assert "Compared at the same moments the difference is +6 pp; allowed are +0.5 pp." in told
     assert "between +2 pp and +11 pp" in told
     assert "All of that is more than is allowed" in told
     assert "3.2 of the 4.6 that convict" in told
@@ -83,6 +83,21 @@ def test_the_interval_is_read_against_the_margin(
     capsys: pytest.CaptureFixture[str], low: float, high: float, words: str
 ) -> None:
     assert words in said(capsys, cluster(judged=judged(low=low, high=high)))
+
+
+def test_what_does_not_fit_together_at_first_sight_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
+    unsettled = judged(low=-0.075, high=0.075)
+
+    under_way = said(capsys, cluster(judged=unsettled))
+    promoted = said(
+        capsys, cluster(judged=judged(low=-0.075, high=0.075, certified=1.0), outcome="Promoted", retreats=None)
+    )
+
+    assert "A retreat takes less than that." in under_way
+    assert "does not settle it either way yet." in under_way
+    assert "It is certified not to be worse" in promoted
+    assert "A retreat takes less" not in promoted
+    assert "What would change this" not in promoted
 
 
 def test_the_drawing_shows_difference_interval_and_margin(capsys: pytest.CaptureFixture[str]) -> None:
@@ -131,3 +146,37 @@ def test_text_from_the_cluster_cannot_move_the_cursor(capsys: pytest.CaptureFixt
     evil = judged() | {"metric": "err\x1b[2Jors", "wouldChange": "\x1b]0;title\x07"}
 
     assert "\x1b" not in said(capsys, cluster(judged=evil, retreats=[evil]))
+
+
+def test_what_was_known_before_it_began_is_told_with_the_noise_it_is_judged_by(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    known = cluster()
+    present = known.objects[f"{API}/canaries/checkout"]["status"]
+    outlook = {
+        "attempt": present["attempt"]["id"],
+        "rate": 240.0,
+        "ratio": 0.001,
+        "steps": [{"weight": 5.0, "requests": 720.0, "lasts": 310.0, "sees": 0.01}],
+        "warnings": ["step 1 cannot see it"],
+        "noiseFrom": "learned from 12 pods over 2.0 h, 0.1 % of their requests bad",
+        "rehearsal": {"rollouts": 36, "message": "36 harmless rollouts of 10 min replayed: none retreated"},
+    }
+    present["outlook"] = outlook
+
+    text = said(capsys, known)
+
+    for words in ("step 1 (5%) sees failures from 1 % on", "learned from 12 pods", "36 harmless", "cannot see it"):
+        assert words in text
+    present["outlook"]["attempt"] = "another"
+    assert "learned from" not in said(capsys, known), "noise of another attempt is not this one's"
+
+
+def test_what_convicted_is_told_and_not_what_was_counted_while_it_was_carried_out(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    convicting = judged(evidence=5.2) | {"verdict": "fail", "reason": "ErrorsRegressed"}
+
+    told = said(capsys, cluster(judged=judged(evidence=0.6), verdicts=[convicting]))
+
+    assert "5.2 of the 4.6 that convict" in told

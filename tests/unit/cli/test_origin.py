@@ -136,6 +136,39 @@ def test_what_the_pull_request_says_makes_a_range_stricter_only(
     assert origin(repo, capsys, "--unmarked", "human", "--pr-label", "AI-generated")["range"]["origin"] == "ai"
 
 
+@pytest.mark.parametrize(
+    ("words", "evidence"),
+    [
+        (("--pr-login", "copilot-swe-agent[bot]"), ("copilot-login", "pr_login", "copilot-swe-agent[bot]")),
+        (("--branch", "codex/retry"), ("branch-prefix", "branch", "codex/retry")),
+        (("--pr-label", "AI-generated"), ("pr-label", "pr_label", "AI-generated")),
+        (
+            ("--pr-body", "{body}"),
+            ("claude-footer", "message_line", "Generated with [Claude Code](https://claude.com/claude-code)"),
+        ),
+    ],
+)
+def test_what_the_pull_request_says_is_named_like_what_a_commit_says(
+    repo: Repo,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    words: tuple[str, str],
+    evidence: tuple[str, str, str],
+) -> None:
+    repo.commit("x")
+    body = tmp_path / "body.md"
+    body.write_text("retries\n\nGenerated with [Claude Code](https://claude.com/claude-code)\n")
+    said = (words[0], words[1].format(body=body))
+
+    found = origin(repo, capsys, *said)["range"]
+    assert main(["origin", "--repo", str(repo.path), *said]) == 0
+    told = capsys.readouterr().out
+
+    assert found["origin"] == "ai"
+    assert found["evidence"][:1] == [dict(zip(("pattern", "field", "text"), evidence, strict=True))]
+    assert f"    {evidence[0]} {evidence[1]}: {evidence[2]}" in told
+
+
 @pytest.mark.parametrize("words", [["no-such-branch"], ["--repo", "/nowhere"], ["HEAD~99..HEAD"]])
 def test_a_range_that_is_not_there_is_an_error_with_its_name(
     words: list[str], repo: Repo, capsys: pytest.CaptureFixture[str]
@@ -144,6 +177,18 @@ def test_a_range_that_is_not_there_is_an_error_with_its_name(
 
     assert main(["origin", "--repo", str(repo.path), *words]) == 1
     assert words[-1].split("..")[0] in capsys.readouterr().err
+
+
+def test_a_description_that_is_not_there_is_named(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+    repo.commit("x")
+
+    assert main(["origin", "--repo", str(repo.path), "--pr-body", "/nowhere"]) == 1
+    assert "error: --pr-body /nowhere: there is no such file" in capsys.readouterr().err
+
+
+def test_a_repository_without_a_commit_is_said_to_have_none(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["origin", "--repo", str(repo.path)]) == 1
+    assert "bad revision 'HEAD': is it written as `git log` takes it, and fetched?" in capsys.readouterr().err
 
 
 def test_a_revision_cannot_be_an_option_of_git(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:

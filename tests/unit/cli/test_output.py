@@ -10,13 +10,24 @@ import pytest
 import yaml
 
 from controller.cli import check, listing, records
-from controller.cli.kubectl import Denied, Failure, Missing, Stale, failure_from
+from controller.cli.kubectl import (
+    Denied,
+    Failure,
+    Kubectl,
+    Missing,
+    Object,
+    Stale,
+    UnknownKind,
+    Unreachable,
+    failure_from,
+    read_canary,
+)
 from controller.cli.main import main
 from controller.cli.screen import Screen
-from controller.cli.status import change_line, follow
+from controller.cli.status import change_line, follow, read_scene, render
 from controller.cli.text import render_document
 from controller.cli.view import Scene, decide_exit
-from tests.unit.cli.scenes import NOON, at, canary, scene
+from tests.unit.cli.scenes import NOON, MemoryCluster, at, canary, scene
 
 
 def test_rollouts_under_way_stand_first_in_a_list() -> None:
@@ -89,11 +100,64 @@ def test_a_log_gets_one_line_for_each_change_and_none_for_the_clock(capsys: pyte
     assert [line.split()[1] + line.split()[2] for line in lines] == ["GO25%", "GO50%", "ROLLEDBACK"]
 
 
+def test_an_api_server_that_restarts_ends_nobodys_wait_and_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    silent = Unreachable("refused")
+    looks: list[Scene | Failure] = [scene(None), silent, silent, scene(None, phase="RolledBack")]
+
+    def look() -> Scene:
+        one = looks.pop(0)
+        if isinstance(one, Failure):
+            raise one
+        return one
+
+    code = follow(look, decide_exit, lambda _: True, Screen(), None, "")
+
+    told = capsys.readouterr()
+    assert (code, looks) == (2, [])
+    assert told.err.count("refused") == 1
+
+
+def test_where_nobody_answers_one_failure_speaks_for_all_that_was_asked(tmp_path: Path) -> None:
+    nobody = tmp_path / "kubectl"
+    nobody.write_text("#!/bin/sh\necho 'The connection to the server x was refused' >&2\nexit 1\n")
+    nobody.chmod(0o755)
+
+    with pytest.raises(Unreachable, match="cannot be asked"):
+        Kubectl(binary=str(nobody)).read_all("/api/v1/pods", "/api/v1/services")
+
+
+def test_where_no_controller_has_ever_led_it_is_said_and_where_it_was_looked_for() -> None:
+    """Its age is unknown then, and nothing on the first line would tell a Canary that nobody looks after."""
+    here = MemoryCluster({"/apis/serin.dev/v1alpha1/namespaces/shop/canaries/checkout": canary()})
+
+    told = "\n".join(text for text, _ in render(read_scene(here, "shop", "checkout", "elsewhere")))
+
+    assert "no Lease serin-controller in namespace elsewhere" in told
+
+
+def test_where_serin_is_not_installed_no_canary_is_said_to_be_missing() -> None:
+    class Bare(MemoryCluster):
+        def read(self, path: str) -> Object:
+            raise UnknownKind("the API server does not know this kind")
+
+    with pytest.raises(UnknownKind):
+        read_scene(Bare({}), "shop", "checkout", "serin-system")
+    with pytest.raises(UnknownKind):
+        read_canary(Bare({}), "shop", "checkout")
+
+
 def test_a_timeout_has_an_exit_code_of_its_own() -> None:
     def wait(_: float) -> bool:
         return False
 
     assert follow(scene, decide_exit, wait, Screen(io.StringIO()), 0.0, "") == 3
+
+
+def test_how_far_the_certificate_is_makes_a_new_line_each_time_it_is_written() -> None:
+    few, more = (scene(reason="NotCertified", message=f"needs 900, has {has}") for has in (400, 501))
+
+    assert change_line(few) != change_line(more)
+    assert change_line(scene(reason="Baking", message="1")) == change_line(scene(reason="Baking", message="2"))
 
 
 def test_only_what_is_shown_makes_a_new_line() -> None:
@@ -108,7 +172,34 @@ def test_only_what_is_shown_makes_a_new_line() -> None:
         ("Error from server (Forbidden): you may not", Denied, "you may not"),
         ("Error from server (Conflict): changed", Stale, "changed"),
         ("The request is invalid: the server rejected our request due to an error in our request", Stale, "rejected"),
-        ("error: the server could not find the requested resource", Missing, "is Serin installed"),
+        (
+            "Error from server (NotFound): the server could not find the requested resource",
+            UnknownKind,
+            "is Serin installed",
+        ),
+        (
+            "The connection to the server 10.0.0.1:6443 was refused - did you specify the right host or port?",
+            Unreachable,
+            "the API server cannot be asked: The connection to the server 10.0.0.1:6443 was refused",
+        ),
+        ("Unable to connect to the server: net/http: TLS handshake timeout", Unreachable, "handshake timeout"),
+        (
+            'E1122 06:49:24.257704    9938 memcache.go:265] "Unhandled Error" err="connection refused"\n'
+            "The connection to the server 10.0.0.1:6443 was refused",
+            Unreachable,
+            "cannot be asked: The connection",
+        ),
+        (
+            'error: error validating "STDIN": failed to download openapi: Get "https://10.0.0.1/openapi/v2": dial tcp '
+            "10.0.0.1:443: connect: connection refused; if you choose to ignore these errors",
+            Unreachable,
+            "connection refused",
+        ),
+        (
+            'Error from server (InternalError): failed calling webhook "a.example": dial tcp 10.1.1.1:443: refused',
+            Failure,
+            "failed calling webhook",
+        ),
         (
             'Error from server (Forbidden): decisions.serin.dev "" is forbidden: ValidatingAdmissionPolicy '
             "'serin-decisions' with binding 'serin-decisions' denied request: spec.by must be you",
@@ -144,6 +235,55 @@ def test_check_prints_a_plan_and_names_every_fault(tmp_path: Path, capsys: pytes
     assert "cart: spec.steps[0].weight: Input should be less than or equal to 100, found 101" in said.err
     assert "cart: spec.steps[0].bak: unknown field" in said.err
     assert "cart: spec.unknown: unknown field" in said.err
+
+
+@pytest.mark.parametrize("text", ["since: 2026-13-45", "[" * 5000, "kind: Deployment\nmetadata: 5"])
+@pytest.mark.parametrize("words", [["check"], ["plan", "-n", "shop", "-f"]])
+def test_a_file_that_cannot_be_read_is_named(
+    words: list[str], text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "odd.yaml").write_text(text)
+
+    assert main([*words, str(tmp_path / "odd.yaml")]) == 1
+    assert "odd.yaml: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["detach", ""], "'' is no name"),
+        (["status", "../checkout"], "'../checkout' is no name"),
+        (["plan", "Checkout"], "'Checkout' is no name"),
+        (["plan", "checkout", "--rate", "nan"], "'nan' is no number of requests a second"),
+        (["plan", "checkout", "--rate", "-5"], "'-5' is no number of requests a second"),
+        (["replay", "checkout", "--since", "99999999999999h"], "is longer than a year"),
+    ],
+)
+def test_an_argument_that_cannot_be_meant_is_refused_before_the_cluster_is_asked(
+    words: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+
+    # 2 would say that a rollout was rolled back.
+    assert ended.value.code == 1
+    assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("step", "says"),
+    [
+        ({"weight": "5"}, "spec.steps[0].weight: Input should be a valid number, found the text '5'"),
+        ({"weight": 5, "bake": 5}, "spec.steps[0].bake: 5 is not a duration: write a number and a unit"),
+        ({"weight": 101}, "spec.steps[0].weight: Input should be less than or equal to 100, found 101"),
+    ],
+)
+def test_what_the_api_server_would_refuse_is_one_problem_of_one_field(step: dict[str, object], says: str) -> None:
+    body = {"apiVersion": "serin.dev/v1alpha1", "kind": "Canary", **canary()}
+    _, problems = check.read_canary(body | {"spec": body["spec"] | {"steps": [step]}})
+
+    assert len(problems) == 1
+    assert problems[0].startswith(says)
 
 
 def test_a_name_must_leave_room_for_the_canarys_own() -> None:

@@ -79,6 +79,7 @@ def test_a_steady_service_gets_the_quickest_settings_proposed(prometheus: str) -
     assert "3 stable pods" in text
     assert "1.0" in text.partition("% bad")[0].rpartition(",")[2] or "0.99" in text
     assert "Proposed for spec.analysis: refill: 0.1" in text
+    assert "warmup: 0 pods started in this history" in text
 
 
 def test_a_history_that_is_shorter_than_the_plan_says_so(prometheus: str) -> None:
@@ -93,4 +94,6 @@ def test_a_prometheus_that_cannot_be_reached_names_the_way_to_it() -> None:
         asked("http://127.0.0.1:9")
     with pytest.raises(Failure, match="--prometheus"):
         asked("file:///etc/passwd")
+    with pytest.raises(Failure, match="port-forward"):
+        asked("http://prometheus example")
     assert time.monotonic() - began < replay.TIMEOUT

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from controller.guardrails.change import classes_of
+from controller.guardrails.change import as_released, classes_of
 from controller.model.evidence import Evidence, Trust
 from controller.model.policy import ChangeClass
+from tests.builders import stable
 
 TEMPLATE: dict[str, Any] = {
     "metadata": {"labels": {"app": "shop"}, "annotations": {"checksum/config": "1"}},
@@ -98,6 +99,49 @@ def test_each_place_of_a_template_has_its_class(path: str, value: Any, classes: 
     assert names({"template": TEMPLATE}, changed(**{path: value})) == classes
 
 
+EMPTY: list[Any] = [None, {}, [], ""]
+VALUES: list[Any] = [*EMPTY, False, 0, True, 1, "x", [1], [{"name": "x"}], {"x": 1}]
+
+
+@pytest.mark.parametrize(("old", "new"), [(old, new) for old in VALUES for new in VALUES])
+def test_every_difference_is_seen_also_that_of_nothing_and_no(old: Any, new: Any) -> None:
+    """`runAsUser: 0`, which is root, where nothing was said before."""
+    one, two = ({"template": {"spec": {"securityContext": {"runAsUser": value}}}} for value in (old, new))
+    same = old == new or (old in EMPTY and new in EMPTY)
+
+    assert names(one, two) == ([] if same else ["auth"])
+
+
+def test_a_sidecar_that_becomes_a_migration_is_one() -> None:
+    mesh = {"name": "mesh", "image": "mesh@sha256:1", "restartPolicy": "Always"}
+    old, new = changed(**{"spec/initContainers/-": mesh}), changed(**{"spec/initContainers/-": mesh})
+    new["template"]["spec"]["initContainers"][1] = {"name": "mesh", "image": "mesh@sha256:1", "command": ["migrate"]}
+
+    assert names(old, new) == ["schema"]
+    assert names(old, {"template": TEMPLATE}) == ["image"], "one that goes prepares nothing"
+
+
+@pytest.mark.parametrize(
+    ("place", "classes"),
+    [("containers", ["config"]), ("initContainers", ["schema"]), ("volumes", ["config"])],
+)
+def test_another_order_is_a_difference_too(place: str, classes: list[str]) -> None:
+    old = changed(**{f"spec/{place}/-": {"name": "last", "image": "i"}})
+    new = copy.deepcopy(old)
+    new["template"]["spec"][place].reverse()
+
+    (touched,) = classes_of(old, new, REVERSIBLE)
+
+    assert ([touched.name.value], touched.paths) == (classes, (f"template.spec.{place}.order",))
+
+
+def test_a_secret_is_seen_also_where_a_variable_of_the_same_name_comes_after_it() -> None:
+    reads = {"name": "MODE", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}
+    hidden = [reads, {"name": "COPY", "value": "$(MODE)"}, {"name": "MODE", "value": "a"}]
+
+    assert names(changed(), changed(**{"spec/containers/0/env": hidden})) == ["auth"]
+
+
 def test_the_places_are_named_as_a_person_would_write_them() -> None:
     new = changed(**{"spec/initContainers/0/command": ["migrate", "2"], "spec/serviceAccountName": "admin"})
 
@@ -107,6 +151,17 @@ def test_the_places_are_named_as_a_person_would_write_them() -> None:
         ChangeClass.AUTH: ("template.spec.serviceAccountName",),
         ChangeClass.SCHEMA: ("template.spec.initContainers[migrate].command",),
     }
+
+
+def test_a_container_that_comes_is_told_however_many_images_change() -> None:
+    crew = [{"name": f"a{number}", "image": "i:1"} for number in range(9)]
+    later = [*({"name": one["name"], "image": "i:2"} for one in crew), {"name": "z", "image": "i:2"}]
+
+    (touched,) = classes_of(
+        {"template": {"spec": {"containers": crew}}}, {"template": {"spec": {"containers": later}}}, REVERSIBLE
+    )
+
+    assert touched.paths[0] == "template.spec.containers[z]"
 
 
 def test_the_same_template_touches_nothing_and_an_empty_field_is_as_good_as_none() -> None:
@@ -125,6 +180,14 @@ def test_the_same_template_touches_nothing_and_an_empty_field_is_as_good_as_none
 )
 def test_selector_strategy_and_size_count_where_they_are_known(old: Any, new: Any, classes: list[str]) -> None:
     assert names({"template": TEMPLATE} | old, {"template": TEMPLATE} | new) == classes
+
+
+def test_what_the_last_release_left_is_compared_as_far_as_it_is_remembered() -> None:
+    remembered = stable(template=TEMPLATE, strategy="RollingUpdate", replicas=3)
+    edited = {"template": TEMPLATE, "strategy": {"type": "Recreate"}, "replicas": 9}
+
+    assert names(as_released(remembered), edited) == ["scale", "destructive"]
+    assert names(as_released(stable(template=TEMPLATE)), edited) == [], "a status of before knew neither"
 
 
 @pytest.mark.parametrize(

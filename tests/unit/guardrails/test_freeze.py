@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from controller.guardrails.freeze import Freeze, Subject, active_window, frozen_by, next_window, strictest_freeze
+from controller.guardrails.freeze import Freeze, Subject, active_window, freezes_in_force, frozen_by, next_window
 from controller.model.evidence import Evidence, Origin, Tool, Trust
+from controller.model.guarded import Frozen
 from controller.model.policy import ChangeClass, FreezeSpec, OnStart
 
 NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -25,6 +28,11 @@ def weekly(zone: str = "Europe/Berlin", **spec: Any) -> Freeze:
     return freeze("weekend", schedule="0 18 * * FRI", duration="62h", timeZone=zone, **spec)
 
 
+def strictest_of(freezes: Iterable[Freeze], subject: Subject, now: datetime) -> Frozen | None:
+    """The one that counts; None when the subject is free."""
+    return next(iter(freezes_in_force(freezes, subject, now)), None)
+
+
 def spec_of(one: Freeze) -> FreezeSpec:
     assert one.spec is not None
     return one.spec
@@ -36,6 +44,34 @@ def test_a_freeze_without_a_schedule_holds_until_it_is_thawed() -> None:
     assert found is not None
     assert (found.on_start, found.until) == (OnStart.HOLD, None)
     assert found.message == "Freeze stop (ann): incident 7 until it is thawed"
+
+
+@pytest.mark.parametrize("on_start", list(OnStart))
+def test_a_freeze_says_when_it_began_and_when_it_ends(on_start: OnStart) -> None:
+    start, end = NOON - timedelta(hours=2), NOON + timedelta(hours=5)
+    window = freeze(start=start, end=end, onStart=on_start)
+    nightly = freeze(schedule="0 11 * * *", duration="2h", timeZone="UTC", onStart=on_start)
+    switch = replace(freeze(onStart=on_start), created=NOON - timedelta(minutes=3))
+
+    seen = [frozen_by(one, SHOP, NOON) for one in (window, nightly, switch)]
+
+    assert [(one.on_start, one.since, one.until) for one in seen if one] == [
+        (on_start, start, end),
+        (on_start, NOON - timedelta(hours=1), NOON + timedelta(hours=1)),
+        (on_start, NOON - timedelta(minutes=3, seconds=-1 if on_start is OnStart.ROLL_BACK else 0), None),
+    ]
+
+
+@pytest.mark.parametrize(("on_start", "strictest"), [(OnStart.FINISH, "early"), (OnStart.ROLL_BACK, "late")])
+def test_of_two_of_a_kind_the_one_that_spares_fewer_attempts_counts(on_start: OnStart, strictest: str) -> None:
+    ends = NOON + timedelta(hours=5)
+    early = freeze("early", start=NOON - timedelta(hours=3), end=ends, onStart=on_start)
+    late = freeze("late", start=NOON - timedelta(hours=1), end=ends, onStart=on_start)
+
+    for order in ([early, late], [late, early]):
+        found = strictest_of(order, SHOP, NOON)
+        assert found is not None
+        assert found.name == strictest
 
 
 def test_a_window_begins_with_its_first_instant_and_ends_before_its_last() -> None:
@@ -184,8 +220,8 @@ def test_a_freeze_for_a_tool_leaves_out_only_what_is_proven_to_come_from_others(
 def test_of_several_freezes_the_one_that_asks_for_most_counts() -> None:
     several = [freeze("a", onStart="Finish"), freeze("b"), freeze("c", onStart="RollBack"), freeze("d")]
 
-    found = strictest_freeze(several, SHOP, NOON)
+    found = strictest_of(several, SHOP, NOON)
 
     assert found is not None
     assert found.name == "c"
-    assert strictest_freeze([], SHOP, NOON) is None
+    assert strictest_of([], SHOP, NOON) is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from controller.guardrails.policy import Change, Policy, evaluate
@@ -187,6 +188,65 @@ def test_evidence_that_a_rule_asks_for_must_be_there_and_must_not_have_failed(
 
     assert said in "".join(found.refusals)
     assert bool(found.refusals) is bool(said)
+
+
+@pytest.mark.parametrize(
+    ("touched", "named", "treated"),
+    [
+        (("image", "irreversible"), (), Origin.HUMAN),
+        (("image", "scale"), (), Origin.HUMAN),
+        (("image", "config"), (), Origin.UNKNOWN),
+        (("image", "config"), ("config",), Origin.HUMAN),
+        (("image", "config", "auth"), ("config",), Origin.UNKNOWN),
+        (("image", "schema"), ("code", "image"), Origin.UNKNOWN),
+        (("image", "destructive"), (), Origin.UNKNOWN),
+    ],
+)
+def test_a_persons_statement_about_an_image_covers_what_it_names_beside_it_and_nothing_else(
+    touched: tuple[str, ...], named: tuple[str, ...], treated: Origin
+) -> None:
+    signed = msgspec.structs.replace(HUMAN, classes=named)
+
+    found = evaluate(change(signed, *touched), spec(), [])
+
+    assert (found.origin, found.trust) == (treated, Trust.T3 if treated is Origin.HUMAN else Trust.T0)
+    assert bool(found.evidence.problems) is (treated is Origin.UNKNOWN)
+
+
+def test_settings_that_nobody_vouches_for_are_asked_about_as_if_they_came_alone_and_the_gate_says_why() -> None:
+    strict = policy(
+        {"when": {"origin": "mixed", "degree": "generated"}, "approvals": {"before": "Start"}},
+        {"when": {"trustBelow": "T3"}, "approvals": {"before": "Release"}},
+    )
+    alone = evaluate(change(Evidence(), "config"), spec(), [strict])
+
+    for signed in (HUMAN, AI):
+        found = evaluate(change(signed, "image", "config"), spec(), [strict])
+        gate = found.gates[0]
+
+        assert [(one.step, one.count) for one in found.gates] == [(one.step, one.count) for one in alone.gates]
+        assert gate.why.startswith("one more: nobody vouches for config (template.config)")
+        assert gate.why.endswith("kubectl canary attest --class config")
+        assert found.authors == ("ann", "ann@example.com"), "an author stays one"
+
+
+def test_a_container_that_comes_along_is_more_than_an_image() -> None:
+    touched = (Touched(ChangeClass.IMAGE, ("template.spec.containers[app2]", "template.spec.containers[app].image")),)
+    added = Change("shop", "checkout", "hash", ("shop@sha256:1",), evidence=HUMAN, classes=touched)
+
+    found = evaluate(added, spec(), [])
+
+    assert found.origin is Origin.UNKNOWN
+    assert "config (template.spec.containers[app2])" in found.evidence.problems[0]
+
+
+def test_who_answers_for_an_image_does_not_answer_for_settings_that_it_does_not_name() -> None:
+    rules = [policy({"accountable": True})]
+
+    (line,) = evaluate(change(HUMAN, "image", "auth"), spec(), rules).refusals
+
+    assert line.startswith("EvidenceMissing strict/rule-0: nobody vouches for auth (template.auth)")
+    assert not evaluate(change(HUMAN, "image"), spec(), rules).refusals
 
 
 def test_somebody_must_answer_for_the_change_and_a_weak_claim_names_nobody() -> None:

@@ -12,6 +12,7 @@ import pytest
 from controller.kube.cache import TRUSTED, Cache, Kept, OwnWrites, Whole, keep
 from controller.kube.informer import Informer
 from controller.kube.resources import SERVICES
+from controller.kube.transport import WatchEvent
 from tests.unit.kube.test_informer import Scripted
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.looptime]
@@ -82,6 +83,26 @@ async def test_groups_follow_what_changes_and_what_nobody_asks_for_is_in_none() 
         assert cache.find(SERVICES, "town", "d") is None
 
 
+async def test_a_group_is_the_same_tuple_until_one_of_it_changes() -> None:
+    class Late(Scripted):
+        async def _events(self) -> AsyncIterator[WatchEvent]:
+            await asyncio.sleep(0.5)
+            async for event in super()._events():
+                yield event
+
+    cache, informer = cached(
+        Late((5, [service("a", 3), service("b", 3, "o")]), events=(("MODIFIED", service("a", 6)),))
+    )
+
+    async with running(informer):
+        before, others = cache.kept(SERVICES, "shop"), cache.kept(SERVICES, "o")
+        assert cache.kept(SERVICES, "shop") is before
+        await asyncio.sleep(1)
+
+        assert cache.kept(SERVICES, "shop") is not before
+        assert cache.kept(SERVICES, "o") is others
+
+
 async def test_our_own_write_is_read_until_the_watch_has_come_that_far() -> None:
     api = Scripted((5, [service("cart", 3)]), events=(("MODIFIED", service("other", 9)),))
     cache, informer = cached(api)
@@ -114,3 +135,12 @@ async def test_a_write_that_the_watch_never_reaches_is_not_believed_for_ever() -
     assert written.newer("town/cart", than=12) is not None
     await asyncio.sleep(TRUSTED + 1)
     assert written.newer("town/cart", than=12) is None
+
+
+async def test_a_watch_that_brings_our_own_write_brings_no_news() -> None:
+    written: OwnWrites[str] = OwnWrites()
+    written.note("town/cart", "12", "ours")
+
+    assert written.is_own("town/cart", "12")
+    assert not written.is_own("town/cart", "13"), "somebody wrote after us"
+    assert not written.is_own("town/shop", "12")

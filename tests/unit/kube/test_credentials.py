@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import json
+import ssl
+import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
-from controller.kube.credentials import load_credentials
+from controller.app import parser
+from controller.errors import NeedsUser
+from controller.kube.credentials import TOKEN_KNOWN_FOR, load_credentials, pod_credentials
 
 PLUGIN = """
 import json, pathlib, sys
@@ -70,3 +79,73 @@ async def test_a_token_in_the_environments_kubeconfig_is_sent(tmp_path: Path, mo
     credentials = await load_credentials()
 
     assert await credentials.headers() == {"authorization": "Bearer secret"}
+
+
+def account(folder: Path, token: str) -> Path:
+    """What the kubelet puts into a pod."""
+    (folder / "token").write_text(f"{token}\n")
+    (folder / "ca.crt").write_text(authority("here"))
+    return folder
+
+
+def authority(name: str) -> str:
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    made = (
+        x509.CertificateBuilder(subject, subject, key.public_key(), 1, now, now + timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    return made.public_bytes(serialization.Encoding.PEM).decode()
+
+
+async def test_a_pods_token_is_read_again_after_a_while_since_it_is_renewed_in_place(tmp_path: Path) -> None:
+    now = 0.0
+    credentials = pod_credentials("10.96.0.1", "443", account=account(tmp_path, "first"), clock=lambda: now)
+    account(tmp_path, "second")
+
+    logins = [await credentials.headers()]
+    now = TOKEN_KNOWN_FOR
+    logins.append(await credentials.headers())
+
+    assert logins == [{"authorization": "Bearer first"}, {"authorization": "Bearer second"}]
+
+
+@pytest.mark.parametrize(
+    ("server", "host"),
+    [
+        pytest.param("10.96.0.1", "https://10.96.0.1:443", id="an address"),
+        pytest.param("fd00::1", "https://[fd00::1]:443", id="an IPv6 address"),
+    ],
+)
+def test_a_pod_trusts_nobody_but_its_clusters_authority(tmp_path: Path, server: str, host: str) -> None:
+    credentials = pod_credentials(server, "443", account=account(tmp_path, "secret"))
+
+    assert credentials.host == host
+    assert isinstance(credentials.ssl, ssl.SSLContext)
+    assert credentials.ssl.verify_mode is ssl.CERT_REQUIRED
+    assert [one["subject"] for one in credentials.ssl.get_ca_certs()] == [((("commonName", "here"),),)]
+
+
+def test_a_controller_starts_without_the_libraries_it_does_not_need_in_a_pod() -> None:
+    heavy = {"kubernetes", "scipy", "pandas", "matplotlib", "cryptography"}
+    program = f"import sys, controller.app; print(*({heavy!r} & sys.modules.keys()))"
+
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert found.stdout.split() == []
+
+
+@pytest.mark.parametrize("text", ["", "[", "text", "current-context: 5"])
+async def test_a_kubeconfig_that_cannot_be_read_is_named(text: str, tmp_path: Path) -> None:
+    (tmp_path / "config").write_text(text)
+
+    with pytest.raises(NeedsUser, match=r"(?s)config: .*outside a pod name one with --kubeconfig"):
+        await load_credentials(str(tmp_path / "config"))
+
+
+def test_a_port_that_is_none_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parser().parse_args(["--health-port", "70000"])
+
+    assert "70000 is no port" in capsys.readouterr().err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from itertools import pairwise
@@ -11,8 +12,9 @@ from typing import Any
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
-from controller.errors import ApiUnavailable, Gone
+from controller.errors import ApiUnavailable, Gone, NotFound
 from controller.kube.informer import Grouped, Informer, Timing
 from controller.kube.objects import Object
 from controller.kube.resources import PODS
@@ -22,20 +24,27 @@ pytestmark = [pytest.mark.asyncio, pytest.mark.looptime]
 
 
 class Scripted:
-    """Answers each list with the next script, the last one for ever. Its watches say `events`, then hang."""
+    """Answers each list with the next script, the last one for ever. Its watches say `events`, then hang.
+
+    A number among the events is a time in which nothing is said; a list takes `takes` seconds.
+    """
+
+    takes = 0.0
 
     def __init__(self, *lists: Any, events: tuple[Any, ...] = ()) -> None:
         self.lists, self.events = list(lists), list(events)
         self.deleted: list[str] = []
         self.listed_at: list[float] = []
+        self.named_at: list[float] = []
         self.watched_from: list[str] = []
 
-    async def pages(self, resource: Any, **_: Any) -> AsyncIterator[Page]:
-        self.listed_at.append(asyncio.get_running_loop().time())
+    async def pages(self, resource: Any, *, names: bool, **_: Any) -> AsyncIterator[Page]:
+        (self.named_at if names else self.listed_at).append(asyncio.get_running_loop().time())
         script = self.lists.pop(0) if len(self.lists) > 1 else self.lists[0]
         if isinstance(script, Exception):
             raise script
         version, items = script
+        await asyncio.sleep(self.takes)
         body = {"metadata": {"resourceVersion": str(version)}, "items": items}
         yield msgspec.json.decode(json.dumps(body), type=Page)
 
@@ -49,6 +58,9 @@ class Scripted:
             script = self.events.pop(0)
             if isinstance(script, Exception):
                 raise script
+            if isinstance(script, float):
+                await asyncio.sleep(script)
+                continue
             kind, item = script
             yield WatchEvent(kind, msgspec.Raw(json.dumps(item).encode()))
         await asyncio.sleep(3600)
@@ -146,9 +158,155 @@ async def test_what_a_watch_swallowed_is_found_by_the_list_that_comes_now_and_th
 
     async with running(api) as informer:
         assert informer.by_key("shop/b") is None
-        await asyncio.sleep(Timing().relist)
+        await asyncio.sleep(Timing().relist + Timing().arrives)
         assert informer.by_key("shop/b") is not None
         assert len(api.listed_at) == 2
+
+
+async def test_who_is_pressed_for_it_is_told_within_a_minute_what_a_watch_swallowed() -> None:
+    swallowed = (20, [pod("a", 9), pod("b", 15)])
+    ends: tuple[Any, ...] = (ApiUnavailable("the stream ended"),) * 400
+    api = Scripted((10, [pod("a", 9)]), swallowed, events=ends)
+    timing = Timing()
+
+    async with running(api) as informer:
+        await asyncio.sleep(timing.relist_pressed + timing.backoff_cap)
+        assert informer.by_key("shop/b") is None
+        informer.pressed = lambda: True
+        await asyncio.sleep(timing.backoff_cap)
+        assert informer.by_key("shop/b") is not None
+        await asyncio.sleep(10 * timing.relist_pressed)
+        assert all(later - earlier > timing.relist_pressed / 2 for earlier, later in pairwise(api.named_at))
+        assert len(api.listed_at) == 2
+    assert timing.relist_pressed + timing.watch_lasts + timing.arrives <= 60
+
+
+async def test_where_names_and_versions_show_that_nothing_was_lost_no_object_is_listed() -> None:
+    events = (
+        *(90.0, ApiUnavailable("the stream ended"), 1.0),
+        *(("DELETED", pod("c", 14)), ("MODIFIED", pod("a", 15)), ("ADDED", pod("d", 16)), ("DELETED", pod("d", 17))),
+    )
+    before, after = (10, [pod("a", 9), pod("b", 9), pod("c", 9)]), (16, [pod("a", 15), pod("b", 9), pod("d", 16)])
+    api = Scripted(before, after, events=events)
+
+    async with running(api) as informer:
+        informer.pressed = lambda: True
+        await asyncio.sleep(50)
+
+        assert len(api.listed_at) == 1
+        assert len(api.named_at) == 1
+        assert sorted(informer.keys()) == ["shop/a", "shop/b"]
+        assert informer.resource_version == 17
+
+
+async def test_a_list_beside_the_watch_finds_what_was_lost_and_takes_back_nothing_that_came_meanwhile() -> None:
+    events = (
+        *(90.0, ApiUnavailable("the stream ended"), 1.0),
+        *(("DELETED", pod("b", 21)), ("MODIFIED", pod("a", 22)), ("ADDED", pod("e", 23)), ("DELETED", pod("c", 12))),
+        *(20.0, ("DELETED", pod("c", 14))),
+    )
+    before, after = (10, [pod("a", 9), pod("b", 9), pod("d", 9)]), (20, [pod("a", 9), pod("b", 9), pod("c", 15)])
+    api = Scripted(before, after, events=events)
+    api.takes = 5.0
+
+    async with running(api) as informer:
+        informer.pressed = lambda: True
+        await asyncio.sleep(70)
+
+        assert sorted(informer.keys()) == ["shop/a", "shop/c", "shop/e"]
+        assert version_of(informer, "shop/a") == "22"
+        assert api.deleted == ["shop/b", "shop/d"]
+        assert informer.resource_version == 23
+        assert len(api.listed_at) == 2
+        assert len(api.named_at) == 1
+
+
+async def test_a_watch_that_comes_after_the_list_beside_it_brings_nothing_back_that_is_gone() -> None:
+    late: tuple[Any, ...] = (("MODIFIED", pod("a", 15)), ("ADDED", pod("c", 16)), ApiUnavailable("cut before the ends"))
+    events = (90.0, ApiUnavailable("the stream ended"), 10.0, *late, ("ADDED", pod("d", 21)))
+    api = Scripted((10, [pod("a", 9), pod("b", 9)]), (20, [pod("b", 9)]), events=events)
+
+    async with running(api) as informer:
+        informer.pressed = lambda: True
+        await asyncio.sleep(60)
+
+        assert sorted(informer.keys()) == ["shop/b", "shop/d"]
+        assert api.deleted == ["shop/a"]
+
+
+async def test_a_list_beside_the_watch_of_a_server_that_lags_behind_changes_nothing() -> None:
+    api = Scripted((10, [pod("a", 9)]), (5, []), events=(90.0, ApiUnavailable("the stream ended")))
+
+    async with running(api) as informer:
+        informer.pressed = lambda: True
+        await asyncio.sleep(50)
+
+        assert (len(api.listed_at), len(api.named_at)) == (1, 1)
+        assert informer.keys() == ["shop/a"]
+        assert informer.resource_version == 10
+
+
+class Leaky:
+    """A store that changes all the time, whose lists take long and whose watches lose an event in ten."""
+
+    def __init__(self, chance: random.Random) -> None:
+        self.chance = chance
+        self.stored: dict[str, int] = {}
+        self.history: list[tuple[int, str, str]] = []
+
+    async def change(self, seconds: float) -> None:
+        until = asyncio.get_running_loop().time() + seconds
+        while asyncio.get_running_loop().time() < until:
+            name, version = self.chance.choice("abcdefgh"), len(self.history) + 1
+            if name in self.stored and self.chance.random() < 0.4:
+                del self.stored[name]
+                self.history.append((version, "DELETED", name))
+            else:
+                self.history.append((version, "MODIFIED" if name in self.stored else "ADDED", name))
+                self.stored[name] = version
+            await asyncio.sleep(self.chance.random())
+
+    async def pages(self, resource: Any, **_: Any) -> AsyncIterator[Page]:
+        items = [pod(name, version) for name, version in self.stored.items()]
+        body = {"metadata": {"resourceVersion": str(len(self.history))}, "items": items}
+        await asyncio.sleep(5 * self.chance.random())
+        yield msgspec.json.decode(json.dumps(body), type=Page)
+
+    @asynccontextmanager
+    async def watch(self, resource: Any, *, resource_version: str, lasts: float, **_: Any) -> AsyncIterator[Any]:
+        yield self._events(int(resource_version), lasts)
+
+    async def _events(self, version: int, lasts: float) -> AsyncIterator[WatchEvent]:
+        until = asyncio.get_running_loop().time() + lasts
+        while asyncio.get_running_loop().time() < until:
+            await asyncio.sleep(self.chance.random())
+            for at, kind, name in self.history[version:]:
+                version = at
+                if self.chance.random() > 0.1:
+                    yield WatchEvent(kind, msgspec.Raw(json.dumps(pod(name, at)).encode()))
+
+
+@pytest.mark.parametrize("seed", range(30))
+async def test_whatever_watches_lose_the_picture_is_whole_again_within_a_minute(seed: int) -> None:
+    store = Leaky(random.Random(seed))
+    informer: Informer[Object] = Informer(store, PODS, Object, chance=store.chance.random)  # type: ignore[arg-type]
+    informer.pressed = lambda: True
+    versions: dict[str, int] = {}
+
+    def never_back(key: str, old: Object | None, new: Object | None) -> None:
+        version = int(new.metadata.resource_version) if new is not None else versions.get(key, 0)
+        assert version >= versions.get(key, 0)
+        versions[key] = version
+
+    informer.on_keyed_change(never_back)
+    with capture_logs() as told:
+        running = asyncio.create_task(informer.run())
+        await store.change(200)
+        await asyncio.sleep(60)
+        running.cancel()
+
+    assert {one.metadata.name: int(one.metadata.resource_version) for one in informer} == store.stored
+    assert [one["event"] for one in told] == []
 
 
 async def test_objects_are_found_by_a_property_and_leave_it_with_it() -> None:
@@ -168,3 +326,15 @@ async def test_objects_are_found_by_a_property_and_leave_it_with_it() -> None:
     assert {one.metadata.name for one in by_app.of("shop")} == {"a", "c"}
     assert by_app.of("cart") == ()
     task.cancel()
+
+
+async def test_a_kind_that_the_cluster_has_not_is_asked_for_again_and_told_of_once() -> None:
+    missing = NotFound("the server could not find the requested resource")
+    api = Scripted(missing, missing, missing, (3, [pod("cart", 3)]))
+
+    with capture_logs() as told:
+        async with running(api) as informer:
+            assert informer.synced
+            assert len(api.listed_at) == 4
+
+    assert [one["event"] for one in told] == ["watch_interrupted"]

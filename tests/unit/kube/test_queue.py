@@ -197,6 +197,37 @@ async def test_namespaces_take_turns_however_many_keys_one_of_them_has() -> None
     assert "modest/one" in diary.keys[:2]
 
 
+async def test_what_else_is_ready_in_the_loop_waits_for_one_look_and_not_for_all_that_are_due() -> None:
+    queue, begun = KeyedQueue(), []
+
+    async def note(key: str) -> None:
+        begun.append(key)
+
+    async with working(queue, note, workers=8):
+        for number in range(40):
+            queue.add(f"shop-{number % 4}/app-{number}")
+
+        seen = []
+        while len(begun) < 40:
+            before = len(begun)
+            await asyncio.sleep(0)
+            seen.append(len(begun) - before)
+
+    assert max(seen) == 1
+
+
+async def test_a_key_handed_to_a_worker_that_is_cancelled_at_that_moment_goes_to_another() -> None:
+    queue = KeyedQueue()
+    first = asyncio.create_task(queue.take())
+    await asyncio.sleep(0)
+    queue.add("shop/cart")
+    await asyncio.sleep(0)
+
+    first.cancel()
+
+    assert await asyncio.wait_for(queue.take(), 1) == "shop/cart"
+
+
 async def test_closing_lets_the_work_in_hand_finish_and_starts_nothing_new() -> None:
     queue, diary = KeyedQueue(), Diary(takes=10)
     task = asyncio.create_task(queue.run(1, diary))

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from controller.guardrails.policy import Policy
 from controller.kube.objects import Meta
+from controller.kube.transport import Api
 from controller.loop.memory import DecisionObject, FreezeNamed, SaidSpec
 from controller.loop.rules import SpecObject
 from controller.loop.thaw import AGAIN, Thawing
+from controller.model.policy import Person, ReleasePolicySpec
+from controller.ports import RulesSeen
 from tests.builders import MINUTE, NOON
 
 STOP = SpecObject(metadata=Meta(name="stop", uid="uid-1"))
@@ -47,11 +51,37 @@ def says(by: str, uid: str = "uid-1", **changes: Any) -> DecisionObject:
     return DecisionObject(metadata=Meta(name=f"thaw-{by}"), spec=SaidSpec(**spec | changes))
 
 
-async def thawed(*said: DecisionObject, owners: set[str] | None) -> tuple[list[tuple[str, str | None]], Any]:
+class People:
+    """What the policies say about who is who, or why nobody knows."""
+
+    def __init__(self, *people: Person, known: RulesSeen | None = None) -> None:
+        self._known = known or RulesSeen(policies=(Policy("people", ReleasePolicySpec(people=people)),))
+
+    def read_rules(self) -> RulesSeen:
+        return self._known
+
+    def promoted(self, images: tuple[str, ...]) -> frozenset[tuple[str, str]]:
+        return frozenset()
+
+
+async def thawed(
+    *said: DecisionObject, owners: set[str] | None, people: tuple[Person, ...] = (), known: RulesSeen | None = None
+) -> tuple[list[tuple[str, str | None]], Any]:
     api = Deleting()
-    thawing = Thawing(api, Watched([STOP]), Watched(said), Roles(owners))  # type: ignore[arg-type]
+    watched: tuple[Any, Any] = (Watched([STOP]), Watched(said))
+    thawing = Thawing(cast(Api, api), *watched, Roles(owners), People(*people, known=known))
     again = await thawing.thaw("stop", NOON)
     return api.deleted, again
+
+
+async def test_one_owner_with_two_accounts_is_one_owner() -> None:
+    ann = Person(user="ann", ids=("ann-admin", "ann@example.com"))
+    both = {"ann", "ann-admin", "bob"}
+
+    alone, _ = await thawed(says("ann"), says("ann-admin"), owners=both, people=(ann,))
+    with_another, _ = await thawed(says("ann"), says("ann-admin"), says("bob"), owners=both, people=(ann,))
+
+    assert (alone, with_another) == ([], [("stop", "uid-1")])
 
 
 async def test_two_owners_take_a_freeze_off_and_it_is_the_one_they_spoke_about() -> None:
@@ -78,5 +108,12 @@ async def test_anything_less_leaves_it_in_force(said: list[DecisionObject]) -> N
 
 async def test_while_nobody_can_tell_who_is_an_owner_it_stays_and_is_asked_again() -> None:
     deleted, again = await thawed(says("ann"), says("bob"), owners=None)
+
+    assert (deleted, again) == ([], AGAIN)
+
+
+@pytest.mark.parametrize("known", [RulesSeen(problem="silent"), RulesSeen(unreadable_policies=(("people", "x"),))])
+async def test_while_nobody_can_tell_whose_accounts_they_are_it_stays_and_is_asked_again(known: RulesSeen) -> None:
+    deleted, again = await thawed(says("ann"), says("bob"), owners={"ann", "bob"}, known=known)
 
     assert (deleted, again) == ([], AGAIN)

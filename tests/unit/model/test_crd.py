@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from controller.model.crd import KINDS, Kind, main, render_crd, render_files
+from tests.cluster.rules import BROKEN, BY_ITSELF
 
 MANIFESTS = Path(__file__).parents[3] / "manifests" / "crd"
 
@@ -91,3 +92,22 @@ def test_a_lower_leader_epoch_is_refused_where_status_cannot_be_taken_away_from_
     rules = [rule["rule"] for rule in schema_of(KINDS[0])["x-kubernetes-validations"]]
 
     assert any("self.status.leaderEpoch >= oldSelf.status.leaderEpoch" in rule for rule in rules)
+
+
+def test_every_rule_has_an_object_that_breaks_it() -> None:
+    rules = {
+        (kind.name, path.removeprefix("."), rule["message"])
+        for kind in KINDS
+        for path, node in nodes(schema_of(kind))
+        for rule in node.get("x-kubernetes-validations", ())
+    }
+    stories = (MANIFESTS.parents[1] / "tests" / "cluster" / "test_crd.py").read_text()
+
+    unbroken = [
+        (kind, place, message)
+        for kind, place, message in rules
+        if not any((one.kind, one.place) == (kind, place) and message.startswith(one.says) for one in BROKEN)
+        and not any(message.startswith(says) and f"def {test}(" in stories for says, test in BY_ITSELF.items())
+    ]
+
+    assert unbroken == []

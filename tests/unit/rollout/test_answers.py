@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 import pytest
 
 from controller.model.evidence import Evidence, ImageSeen
@@ -13,7 +14,7 @@ from controller.model.guarded import Gate
 from controller.model.spec import Verb
 from controller.model.status import Answered, Outcome, Permitted, Phase, Status
 from controller.model.world import DecisionSeen, Pins, Weight
-from controller.rollout.answers import LETS_THROUGH, answer, approvers, broken_glass
+from controller.rollout.answers import LETS_THROUGH, answer, approvers, broken_glass, overridden, unanswered
 from controller.rollout.decide import decide
 from controller.rollout.moves import Become, Wait
 from tests.builders import NOON, OLD, gated, observed, status, target
@@ -37,14 +38,15 @@ def says(verb: Verb, **changes: Any) -> DecisionSeen:
         "digest": "shop:2",
         "plan_digest": "sha256:plan",
     }
-    return DecisionSeen(**usual | changes)
+    about = {"freeze": "f1", "freeze_name": "peak", "expires_at": NOON + HOUR} if verb is Verb.OVERRIDE else {}
+    return DecisionSeen(**usual | about | changes)
 
 
 def answered(said: DecisionSeen, given: Status | None = None) -> Answered:
     return answer(given or status(attempt=GATED), said, NOON).decisions[-1]
 
 
-@pytest.mark.parametrize("verb", [Verb.APPROVE, Verb.PROMOTE, Verb.BREAK_GLASS])
+@pytest.mark.parametrize("verb", [Verb.APPROVE, Verb.PROMOTE, Verb.BREAK_GLASS, Verb.OVERRIDE])
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -92,6 +94,11 @@ def entry(uid: str = "d1", by: str = "alice", **changes: Any) -> Answered:
     [
         pytest.param((entry(), entry("d2", "bob")), {"alice", "bob"}, id="two people"),
         pytest.param((entry(), entry("d2")), {"alice"}, id="one person twice is one"),
+        pytest.param(
+            (entry(person="alice"), entry("d2", "alice-admin", person="alice")),
+            {"alice-admin"},
+            id="by two accounts too",
+        ),
         pytest.param((entry(step=2),), set(), id="another step"),
         pytest.param((entry(attempt="20260101-000000"),), set(), id="another attempt"),
         pytest.param((entry(taken=False),), set(), id="refused"),
@@ -136,6 +143,34 @@ def test_broken_glass_opens_every_gate_until_it_expires_and_stops_no_rollback() 
     assert isinstance(failing, Become)
     assert failing.status.attempt is not None
     assert failing.status.attempt.outcome is Outcome.ROLLED_BACK
+
+
+def test_an_override_lets_its_freeze_pass_until_it_expires_and_opens_no_gate() -> None:
+    said = says(Verb.OVERRIDE)
+
+    given = answer(status(attempt=GATED), said, NOON)
+
+    assert given.decisions[-1].answer.startswith("Freeze peak does not hold this attempt until this expires")
+    assert set(overridden(given, NOON, NOBODY)) == {"f1"}
+    assert overridden(given, NOON + HOUR, NOBODY) == {}
+    assert overridden(given, NOON, frozenset({"d1"})) == {}
+    assert broken_glass(given, NOON, NOBODY) is None
+    assert decide(observed(status=given), NOON).reason == "AwaitingApproval"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"freeze": ""}, "spec.freeze and spec.expiresAt: both are needed"),
+        ({"expires_at": None}, "spec.freeze and spec.expiresAt: both are needed"),
+        ({"barred": "alice is an author of this change"}, "alice is an author of this change"),
+    ],
+    ids=["no freeze", "no end", "an author"],
+)
+def test_an_override_without_freeze_or_end_or_by_an_author_is_none(changes: dict[str, Any], said: str) -> None:
+    given = answered(says(Verb.OVERRIDE, **changes))
+
+    assert (given.taken, given.answer) == (False, said)
 
 
 def test_every_verb_is_told_apart_by_what_it_may_bring_about() -> None:
@@ -191,3 +226,96 @@ def test_a_permit_in_a_status_that_a_newer_serin_wrote_is_left_to_that_one() -> 
     given = status(schema_version=99, permits=(Permitted("Service/checkout", "alice", NOON - HOUR),))
 
     assert decide(observed(status=given), NOON) == Wait("NewerStatus", decide(observed(status=given), NOON).message)
+
+
+def flooded(*first: DecisionSeen, count: int = 40) -> tuple[Status, list[DecisionSeen]]:
+    """After `first`, so many Pauses and Resumes, two seconds apart, each answered when it came."""
+    said = [*first]
+    for number in range(count):
+        verb = Verb.PAUSE if number % 2 == 0 else Verb.RESUME
+        said.append(says(verb, uid=f"f{number}", at=NOON + timedelta(seconds=2 * number)))
+    given = status(attempt=GATED)
+    for one in said:
+        given = answer(given, one, one.at + timedelta(milliseconds=300))
+    return given, said
+
+
+def test_a_flood_of_decisions_pushes_no_approval_out_and_none_of_them_is_answered_twice() -> None:
+    given, said = flooded(says(Verb.APPROVE, uid="ok"))
+
+    assert len(given.decisions) == 20
+    assert approvers(given, Gate(1), NOON, NOBODY) == ("alice",)
+    assert unanswered(tuple(said), given) == ()
+
+
+def test_what_is_refused_in_a_flood_is_answered_once_and_does_not_come_to_life_later() -> None:
+    given, said = flooded()
+    retry = says(Verb.RETRY, uid="retry", at=NOON + timedelta(seconds=90))
+
+    given = answer(given, retry, NOON + timedelta(seconds=91))
+
+    assert not given.decisions[-1].taken
+    assert unanswered((*said, retry), given) == ()
+
+
+def test_in_a_second_full_of_decisions_each_is_answered_once_in_the_order_they_are_read() -> None:
+    """Objects have whole seconds, our clock has fractions of them or is ahead by minutes."""
+    crowd = tuple(says(Verb.PAUSE if n % 2 else Verb.RESUME, uid=f"u{n:02}", at=NOON) for n in range(60))
+    given, answers = status(attempt=GATED), list[str]()
+    while left := unanswered(crowd, given):
+        answers.append(left[0].uid)
+        given = answer(given, left[0], NOON + timedelta(minutes=10))
+
+    assert answers == [one.uid for one in crowd]
+
+
+def test_an_abort_of_the_running_attempt_is_never_taken_for_one_that_was_answered() -> None:
+    given, _ = flooded()
+    abort = says(Verb.ABORT, uid="a0", at=NOON)
+
+    assert unanswered((abort,), given) == (abort,)
+    ended = answer(given, abort, NOON + HOUR)
+    assert ended.phase is Phase.ROLLING_BACK
+    assert unanswered((abort, says(Verb.ABORT, uid="a1", at=NOON)), flooded()[0].but(phase=Phase.ROLLING_BACK)) == ()
+
+
+def test_what_an_earlier_serin_answered_counts_by_the_time_of_its_answer() -> None:
+    given, said = flooded()
+    older = given.but(decisions=tuple(msgspec.structs.replace(entry, said_at=None) for entry in given.decisions))
+
+    assert unanswered(tuple(said), older) == ()
+
+
+def test_saying_the_same_again_is_told_so_and_leaves_room_for_others() -> None:
+    given = status(attempt=gated(Gate(1, count=2), images=("shop:2",), plan_digest="sha256:plan"))
+    for number in range(30):
+        given = answer(given, says(Verb.APPROVE, uid=f"a{number}"), NOON)
+    given = answer(given, says(Verb.APPROVE, uid="b", by="bob"), NOON)
+
+    assert [entry.taken for entry in given.decisions].count(True) == 2
+    assert "said so already" in given.decisions[-2].answer
+    assert approvers(given, Gate(1, count=2), NOON, NOBODY) == ("alice", "bob")
+
+
+def test_more_exceptions_than_anything_asks_for_are_refused_and_break_glass_is_still_heard() -> None:
+    given = status(attempt=GATED)
+    for number in range(15):
+        given = answer(given, says(Verb.OVERRIDE, uid=f"o{number}", freeze=f"f{number}"), NOON)
+
+    last = given.decisions[-1]
+    assert (last.taken, "no more are kept" in last.answer) == (False, True)
+    assert answered(says(Verb.BREAK_GLASS, uid="bg", expires_at=NOON + HOUR), given).taken
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [(GATED.template_hash, "the rejected revision gets a new attempt"), (OLD, "apply the rejected revision once more")],
+    ids=["it is held", "stable's was put back"],
+)
+def test_a_retry_says_whether_the_revision_has_to_be_applied_again(found: str, words: str) -> None:
+    over = status(Phase.ROLLED_BACK, attempt=GATED, rejected=GATED.template_hash)
+
+    changed = answer(over, says(Verb.RETRY), NOON, target=target(template_hash=found))
+
+    assert words in changed.decisions[-1].answer
+    assert (changed.phase, changed.rejected) == (Phase.IDLE, "")

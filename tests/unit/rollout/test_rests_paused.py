@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 
 from controller.model.status import Outcome, Phase, Status
-from controller.model.world import CanaryPods, Observed, Pins, Weight
+from controller.model.world import CanaryPods, Observed, Pins, RecordSeen, Weight
 from controller.rollout.decide import decide
 from controller.rollout.moves import Become, Do, PauseTarget, Release, RemoveFinalizer
-from tests.builders import NEW, NOON, OLD, attempt, observed, status, target
+from tests.builders import MINUTE, NEW, NOON, OLD, OTHER, attempt, observed, status, target
 
 ENDED = attempt(outcome=Outcome.PROMOTED)
 GONE = {"canary": CanaryPods(), "pins": Pins(), "weight": Weight()}
@@ -52,6 +52,28 @@ def test_paused_at_rest_is_as_it_should_be() -> None:
 
 def test_an_edit_of_a_paused_target_is_a_candidate() -> None:
     assert after(at_rest(paused=True, template=NEW)).phase is Phase.PREPARING
+
+
+def test_an_edit_that_slips_in_while_a_release_is_finished_is_told_as_one_that_nothing_judged() -> None:
+    """The target is unpaused then, and the pause is this cluster's only hold."""
+    ended = attempt(outcome=Outcome.PROMOTED, resting_since=NOON - MINUTE, number=1)
+    rolled = replace(
+        target(paused=False, template_hash=OTHER, rests_paused=True, roll_complete=True),
+        settled_hash="h-other",
+        settled_template_hash=OTHER,
+    )
+    finishing = observed(
+        status=status(Phase.FINISHING, weight=0.0, attempt=ended, rests_paused=True),
+        target=rolled,
+        record=RecordSeen(True, 9, "Promoted", number=1),
+        **GONE,
+    )
+
+    finished = after(finishing)
+    assert (finished.phase, finished.stable and finished.stable.template_hash) == (Phase.IDLE, OLD)
+    told = decide(replace(finishing, status=finished), NOON)
+    assert isinstance(told, Become)
+    assert (told.reason, told.status.attempt and told.status.attempt.outcome) == ("UnjudgedRelease", Outcome.UNJUDGED)
 
 
 def test_a_template_set_back_to_stables_leaves_the_pause_on() -> None:

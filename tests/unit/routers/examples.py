@@ -18,6 +18,11 @@ def rule(*backends: dict[str, Any], path: str = "/", **more: Any) -> dict[str, A
     } | more
 
 
+def mirror(name: str = "shop-canary", port: int = 80) -> dict[str, Any]:
+    """A filter that sends a copy of each request to somebody else."""
+    return {"type": "RequestMirror", "requestMirror": {"backendRef": {"kind": "Service", "name": name, "port": port}}}
+
+
 def accepted(generation: int = 1, status: str = "True", **more: Any) -> dict[str, Any]:
     return {"type": "Accepted", "status": status, "observedGeneration": generation, "message": "", **more}
 

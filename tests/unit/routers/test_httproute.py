@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 
-from controller.errors import Conflict, NeedsUser
+from controller.errors import Conflict, Fenced, NeedsUser
+from controller.kube.fence import Fence
+from controller.kube.resources import HTTPROUTES
 from controller.ports import Ref
 from controller.routers.httproute import HttpRouteRouter, parse_weight
 from controller.routers.split import Names, render_split
 from tests.contract.router import canary_spec
-from tests.unit.routers.examples import accepted, backend, report, route, rule
+from tests.unit.routers.examples import accepted, backend, mirror, report, route, rule
 from tests.unit.routers.store import RouteStore, apply_patch
 
 REF = Ref("town", "shop", "u1")
@@ -19,7 +21,7 @@ SPEC = canary_spec()
 
 
 def read(body: dict[str, Any]) -> Any:
-    return parse_weight(body, SPEC, "shop-canary")
+    return parse_weight(body, REF, SPEC)
 
 
 def unresolved(message: str, reason: str = "BackendNotFound") -> dict[str, Any]:
@@ -122,6 +124,68 @@ def test_an_entry_left_behind_at_weight_zero_still_counts_so_that_it_is_taken_ou
     assert read(route(rule(backend(weight=100), backend("shop-canary", 0)), rule())).present
 
 
+@pytest.mark.parametrize(
+    ("edited", "problem"),
+    [
+        pytest.param([backend("shop-canary", 50)], "RouteNotForService", id="stable's line taken out"),
+        pytest.param([backend("fallback", 50), backend("shop-canary", 50)], "RouteNotForService", id="replaced"),
+        pytest.param(
+            [backend(weight=50, port=81), backend("shop-canary", 50)], "RouteNotForService", id="another port"
+        ),
+    ],
+)
+async def test_a_rule_of_ours_that_lost_stables_line_is_traffic_on_the_canary_and_is_taken_off(
+    edited: list[dict[str, Any]], problem: str
+) -> None:
+    store = RouteStore(route())
+    router = HttpRouteRouter(store)  # type: ignore[arg-type]
+    await router.set_weight(REF, SPEC, 50, epoch="1.0", was="")
+    store.route["spec"]["rules"][0]["backendRefs"] = edited
+
+    seen = await router.read_weight(REF, SPEC)
+    await router.set_weight(REF, SPEC, 0, epoch="1.1", was="1.0")
+    after = await router.read_weight(REF, SPEC)
+    await router.remove(REF, SPEC)
+
+    assert (seen.percent, seen.present, seen.problem) == (100, True, problem)
+    assert (after.percent, after.epoch) == (0, "1.1")
+    backends = store.route["spec"]["rules"][0]["backendRefs"]
+    assert [one["name"] for one in backends if one["name"] == "shop-canary"] == []
+    assert any(one["name"] == "shop" and one["weight"] for one in backends)
+
+
+async def test_a_route_that_became_unfit_may_be_lowered_and_is_not_raised() -> None:
+    store = RouteStore(route())
+    router = HttpRouteRouter(store)  # type: ignore[arg-type]
+    await router.set_weight(REF, SPEC, 5, epoch="1.0", was="")
+    store.route["spec"]["rules"][0]["sessionPersistence"] = {}
+    store.route["spec"]["rules"].append(rule(backend("shop-canary"), path="/try"))
+
+    with pytest.raises(NeedsUser):
+        await router.set_weight(REF, SPEC, 100, epoch="1.0", was="1.0")
+    await router.set_weight(REF, SPEC, 5, epoch="1.0", was="1.0")
+
+    assert (await router.read_weight(REF, SPEC)).percent == 5
+
+
+@pytest.mark.parametrize(
+    "mirrored", [rule(filters=[mirror()]), rule(backend(filters=[mirror()])), rule(backend("cart"), filters=[mirror()])]
+)
+def test_copies_to_the_canary_are_told_and_hold(mirrored: dict[str, Any]) -> None:
+    weight = read(route(rule(), mirrored))
+
+    assert (weight.percent, weight.present, weight.problem) == (0, True, "CanaryInRoute")
+    assert "RequestMirror filter to shop-canary" in weight.problem_message
+    assert not read(route(rule(filters=[mirror("shadow")]))).problem
+
+
+def test_a_backend_with_the_routes_own_namespace_is_the_same_backend() -> None:
+    weight = read(route(rule(backend(weight=60, namespace="town"), backend("shop-canary", 40, namespace="town"))))
+
+    assert (weight.percent, weight.present, weight.problem) == (40, True, "")
+    assert read(route(rule(backend(namespace="elsewhere")))).problem == "RouteNotForService"
+
+
 def test_a_trickle_somebody_else_allowed_does_not_read_as_nothing() -> None:
     assert read(route(rule(backend(weight=999_999), backend("shop-canary", 1)))).percent == 0.01
 
@@ -162,6 +226,54 @@ async def test_a_write_between_reading_and_patching_is_a_conflict() -> None:
         await HttpRouteRouter(store).set_weight(REF, SPEC, 50, epoch="1.0", was="1.0")  # type: ignore[arg-type]
 
 
+async def yes() -> bool:
+    return True
+
+
+async def test_a_stamp_of_no_leader_is_written_over_with_the_weight() -> None:
+    store, told = RouteStore(route()), list[tuple[Ref, str]]()
+    fence = Fence(yes, lambda ref, message: told.append((ref, message)))
+    router = HttpRouteRouter(store, fence=fence)  # type: ignore[arg-type]
+    await router.set_weight(REF, SPEC, 50, epoch="3.0", was="")
+    store.route["metadata"]["annotations"]["serin.dev/epoch"] = "shop-canary=999999999.0"
+
+    seen = await router.read_weight(REF, SPEC)
+    await router.set_weight(REF, SPEC, 0, epoch="3.1", was=seen.epoch)
+
+    after = await router.read_weight(REF, SPEC)
+    assert (seen.epoch, after.percent, after.epoch) == ("999999999.0", 0, "3.1")
+    assert [ref for ref, _ in told] == [REF]
+    assert "serin.dev/epoch of HTTPRoute shop says 999999999.0" in told[0][1]
+
+
+async def test_a_leader_that_stamps_after_the_lease_was_asked_keeps_the_late_write_out() -> None:
+    store = RouteStore(route())
+    await HttpRouteRouter(store).set_weight(REF, SPEC, 50, epoch="3.0", was="")  # type: ignore[arg-type]
+    annotations = store.route["metadata"]["annotations"]
+    annotations["serin.dev/epoch"] = "shop-canary=999999999.0"
+
+    async def replaced_right_after() -> bool:
+        store.route["metadata"]["annotations"]["serin.dev/epoch"] = "shop-canary=4.0"
+        return True
+
+    router = HttpRouteRouter(store, fence=Fence(replaced_right_after))  # type: ignore[arg-type]
+    with pytest.raises(Conflict):
+        await router.set_weight(REF, SPEC, 0, epoch="3.1", was="999999999.0")
+
+    assert (await router.read_weight(REF, SPEC)).epoch == "4.0"
+
+
+async def test_a_newer_leaders_stamp_ends_this_one_whatever_it_was_about_to_write() -> None:
+    store = RouteStore(route())
+    await HttpRouteRouter(store).set_weight(REF, SPEC, 50, epoch="10.0", was="")  # type: ignore[arg-type]
+
+    for percent in (0, 60):
+        with pytest.raises(Fenced):
+            await HttpRouteRouter(store).set_weight(REF, SPEC, percent, epoch="9.7", was="10.0")  # type: ignore[arg-type]
+
+    assert len(store.patches) == 2
+
+
 async def test_taking_traffic_away_has_a_lane_of_its_own() -> None:
     store = RouteStore(route())
     router = HttpRouteRouter(store)  # type: ignore[arg-type]
@@ -193,7 +305,7 @@ class Watched:
         self.picture = picture
 
     def knows(self, resource: Any) -> bool:
-        return True
+        return bool(resource == HTTPROUTES)
 
     def find(self, resource: Any, namespace: str, name: str) -> dict[str, Any] | None:
         return self.picture

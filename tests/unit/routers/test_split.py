@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import suppress
 from fractions import Fraction
 from typing import Any
 
@@ -9,20 +11,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.errors import Conflict, Fenced, NeedsUser
+from controller.errors import Conflict, NeedsUser
+from controller.model.spec import Baseline
 from controller.routers.split import (
     EPOCH,
     LARGEST_WEIGHT,
     ORIGINAL_WEIGHTS,
     Names,
+    is_named,
     parse_epoch,
+    parse_percent,
     parse_share,
     render_disowning,
     render_removal,
     render_split,
     scale_weights,
 )
-from tests.unit.routers.examples import backend, route, rule
+from tests.unit.routers.examples import backend, mirror, route, rule
 from tests.unit.routers.store import apply_patch
 
 NAMES = Names("shop", 80, "shop-canary")
@@ -52,6 +57,63 @@ def weights(body: dict[str, Any], index: int = 0) -> dict[str, int]:
 )
 def test_weights_are_numbers_a_person_can_read(percent: float, expected: dict[str, int]) -> None:
     assert weights(split(route(), percent)) == expected
+
+
+BESIDE = Names("shop", 80, "shop-canary", "shop-baseline")
+
+
+@pytest.mark.parametrize(
+    ("percent", "expected"),
+    [
+        (0, {"shop": 100, "shop-canary": 0, "shop-baseline": 0}),
+        (5, {"shop": 90, "shop-canary": 5, "shop-baseline": 5}),
+        (0.01, {"shop": 9998, "shop-canary": 1, "shop-baseline": 1}),
+        (33.33, {"shop": 3334, "shop-canary": 3333, "shop-baseline": 3333}),
+        (50, {"shop": 25, "shop-canary": 50, "shop-baseline": 25}),
+    ],
+)
+def test_a_fresh_baseline_gets_its_share_out_of_stables(percent: float, expected: dict[str, int]) -> None:
+    share = Baseline(fresh=True).share(percent)
+    patch = render_split(route(), BESIDE, percent, epoch="1.0", was="", baseline=share)
+
+    found = apply_patch(route(), patch)
+
+    assert weights(found) == expected
+    assert parse_share(found["spec"]["rules"][0], BESIDE) == percent
+    assert removed(found, BESIDE) == route()
+
+
+@given(
+    stable=st.integers(1, 1000),
+    other=st.integers(0, 1000),
+    climbs=st.lists(st.integers(0, 10_000), min_size=1, max_size=4),
+)
+def test_beside_a_fresh_baseline_the_canary_has_its_percent_and_the_owner_gets_everything_back(
+    stable: int, other: int, climbs: list[int]
+) -> None:
+    before = route(rule(backend(weight=stable), backend("search", weight=other)))
+    body = before
+    for number in climbs:
+        share = Baseline(fresh=True).share(number / 100)
+        try:
+            patch = render_split(body, BESIDE, number / 100, epoch="1.0", was=parse_epoch(body, BESIDE), baseline=share)
+        except NeedsUser:
+            continue
+        body = apply_patch(body, patch)
+        assert parse_share(body["spec"]["rules"][0], BESIDE) == number / 100
+        assert all(0 <= weight <= LARGEST_WEIGHT for weight in weights(body).values())
+
+    assert removed(body, BESIDE) == before
+
+
+def test_a_baseline_that_still_has_requests_counts_as_traffic_that_must_leave() -> None:
+    """Its pods go with the canary's, so that weight 0 for one and not for the other is no weight 0."""
+    body = route(rule(backend(weight=95), backend("shop-canary", weight=0), backend("shop-baseline", weight=5)))
+
+    assert parse_share(body["spec"]["rules"][0], BESIDE) == 5.0
+    assert parse_share(body["spec"]["rules"][0], NAMES) == 0.0, (
+        "without a fresh baseline a backend of that name is the owner's"
+    )
 
 
 def test_the_canary_stands_beside_stable_with_the_same_filters_and_the_rule_is_otherwise_untouched() -> None:
@@ -170,12 +232,190 @@ def test_a_line_of_ours_that_somebody_deleted_leaves_no_scaled_weights_behind() 
     assert removed(now)["spec"] == before["spec"]
 
 
-@pytest.mark.parametrize("garbled", ["", "not json", "[]", '{"shop-canary":1}', '{"shop-canary":[{"rule":0}]}'])
-def test_a_lost_memory_costs_the_scale_but_not_the_ratio(garbled: str) -> None:
+def remembered(**changes: Any) -> str:
+    """What the split below remembers, but for what somebody changed in it."""
+    usual = {"rule": 0, "backends": ["shop:80", "search:80"], "weights": [2, 6], "ours": [150, 600]}
+    return json.dumps({"shop-canary": [usual | changes]}, separators=(",", ":"))
+
+
+GARBLED = {
+    "nothing": "",
+    "no json": "not json",
+    "a list": "[]",
+    "a number": "7",
+    "null": "null",
+    "no list of rules": '{"shop-canary":1}',
+    "null for a list": '{"shop-canary":null}',
+    "a rule without fields": '{"shop-canary":[{"rule":0}]}',
+    "deeper than anybody reads": "[" * 120_000,
+    "objects deeper than anybody reads": '{"shop-canary":' * 60_000,
+    "a number of 5,000 digits": '{"shop-canary":' + "9" * 5_000 + "}",
+    "half a character": '{"shop-canary":"\\ud800"}',
+    "truth for a weight": remembered(weights=[True, 6]),
+    "no number for a weight": remembered(weights=[float("nan"), 6]),
+    "a weight below 0": remembered(weights=[-1, 6]),
+    "a weight above a million": remembered(weights=[10**9, 6]),
+    "a weight in text": remembered(weights=["2", 6]),
+    "a fraction for what was ours": remembered(ours=[150.0, 600]),
+    "nothing for what was ours": remembered(ours=[None, None]),
+    "truth for a rule": remembered(rule=False),
+    "text for a rule": remembered(rule="0"),
+    "backends that are none": remembered(backends=[{}, []]),
+    "more weights than backends": remembered(weights=[2, 6, 1]),
+    "a field of somebody else": remembered(note="x" * 1_000),
+}
+
+
+@pytest.mark.parametrize("garbled", GARBLED.values(), ids=GARBLED.keys())
+def test_a_lost_memory_costs_the_scale_but_not_the_ratio_and_no_way_back(garbled: str) -> None:
     now = split(route(rule(backend("shop", 2), backend("search", 6))), 25)
+    assert now["metadata"]["annotations"][ORIGINAL_WEIGHTS] == remembered()
     now["metadata"]["annotations"][ORIGINAL_WEIGHTS] = garbled
 
+    assert weights(split(now, 0, epoch="1.1")) == {"shop": 1, "shop-canary": 0, "search": 3}
     assert weights(removed(now)) == {"shop": 1, "search": 3}
+
+
+FALLBACK = backend("fallback", 50)
+BY_HEADER = {"matches": [{"headers": [{"name": "x-canary", "value": "true"}]}]}
+
+
+@pytest.mark.parametrize(
+    ("edited", "left"),
+    [
+        pytest.param([backend("shop-canary", 50)], [backend(weight=None)], id="stable's line taken out"),
+        pytest.param(
+            [FALLBACK, backend("shop-canary", 50)], [FALLBACK | {"weight": 1}, backend()],
+            id="another Service in stable's place",
+        ),
+        pytest.param(
+            [backend(port=8443, weight=50), backend("shop-canary", 50)], [backend(port=8443)],
+            id="another port on stable's line",
+        ),
+        pytest.param(
+            [backend(weight=50), backend("shop-canary", 50), backend("shop-canary", 30)], [backend(weight=None)],
+            id="our line twice",
+        ),
+        pytest.param(
+            [backend(weight=50), backend("shop-canary", 50, namespace="town")], [backend(weight=None)],
+            id="our line with the route's own namespace",
+        ),
+        pytest.param(
+            [backend("shop-canary", 50, port=8080)], [backend(weight=None)], id="our line alone, on another port"
+        ),
+        pytest.param(
+            [FALLBACK, backend("shop-canary", 0)], [FALLBACK | {"weight": 1}], id="replaced, and nothing on our line"
+        ),
+        pytest.param([backend("shop-canary", 0)], [backend(weight=None)], id="nothing on our line, and no other"),
+    ],
+)  # fmt: skip
+def test_whatever_was_made_of_a_split_rule_by_hand_our_part_of_it_goes_back_to_stable(
+    edited: list[dict[str, Any]], left: list[dict[str, Any]]
+) -> None:
+    names = Names("shop", 80, "shop-canary", namespace="town")
+    now = split(route(rule(backend(weight=None))), 50, names=names)
+    now["spec"]["rules"][0]["backendRefs"] = edited
+
+    relieved = split(now, 0, epoch="1.1", names=names)
+
+    assert parse_percent(relieved, names) == 0
+    for body in (now, relieved):
+        assert removed(body, names)["spec"]["rules"] == [rule(*left)]
+        assert "annotations" not in removed(body, names)["metadata"]
+
+
+def test_a_rule_that_names_the_canary_alone_counts_whole_is_lowered_like_any_other_and_ends_at_stable() -> None:
+    """Somebody lets testers in by a header. It reads as traffic, and is not left to a Service that is deleted."""
+    testers = rule(backend("shop-canary"), **BY_HEADER)
+    now = split(route(rule()), 5)
+    now["spec"]["rules"].insert(0, testers)
+
+    lowered = split(now, 5)
+
+    assert (parse_percent(now, NAMES), parse_percent(lowered, NAMES)) == (100, 5)
+    assert weights(lowered) == weights(lowered, 1) == {"shop": 95, "shop-canary": 5}
+    assert removed(lowered)["spec"]["rules"] == removed(now)["spec"]["rules"] == [rule(**BY_HEADER), rule()]
+
+
+def test_others_in_a_rule_keep_their_share_where_stables_line_was_taken_out() -> None:
+    before = route(rule(backend("shop", 3), backend("search", 1)))
+    now = split(before, 50)
+    del now["spec"]["rules"][0]["backendRefs"][0]
+
+    assert weights(split(now, 0, epoch="1.1")) == {"shop": 3, "shop-canary": 0, "search": 1}
+    assert removed(now) == before
+
+
+def test_copies_of_requests_go_to_a_canary_no_longer_than_it_is_there() -> None:
+    headers = {"type": "RequestHeaderModifier", "requestHeaderModifier": {"remove": ["x-debug"]}}
+    mirrored = rule(backend(filters=[mirror()]), filters=[headers, mirror(), mirror("shadow")])
+    body = route(mirrored, rule(backend("search"), filters=[mirror()], path="/search"))
+
+    left = removed(body)
+
+    assert (is_named(body, NAMES), is_named(left, NAMES)) == (True, False)
+    assert left["spec"]["rules"] == [
+        rule(filters=[headers, mirror("shadow")]), rule(backend("search"), path="/search")
+    ]  # fmt: skip
+    assert split(split(body, 5), 0, epoch="1.1")["spec"]["rules"][1] == left["spec"]["rules"][1]
+
+
+lines = st.builds(
+    lambda name, weight, port, more: backend(name, weight, port, **more),
+    st.sampled_from(["shop", "shop", "shop-canary", "shop-canary", "shop-baseline", "search", "fallback"]),
+    optional_weights,
+    st.sampled_from([80, 80, 80, 8443]),
+    st.sampled_from([{}, {}, {"namespace": "town"}, {"namespace": "elsewhere"}, {"filters": [mirror()]}]),
+)
+by_hand = st.lists(lines, max_size=4)
+
+
+@given(
+    own=st.lists(st.lists(lines.filter(lambda line: line["name"] in {"shop", "search"}), max_size=3), max_size=3),
+    percents=st.lists(st.integers(0, 10_000).map(lambda h: h / 100), max_size=3),
+    edits=st.lists(st.tuples(st.integers(0, 4), by_hand, st.booleans()), max_size=3),
+    forgotten=st.booleans(),
+    fresh=st.booleans(),
+)
+def test_after_the_way_out_no_rule_names_ours_and_stable_serves_where_it_or_we_did(
+    own: list[list[dict[str, Any]]],
+    percents: list[float],
+    edits: list[tuple[int, list[dict[str, Any]], bool]],
+    forgotten: bool,
+    fresh: bool,
+) -> None:
+    """Whatever was split, and whatever people then made of the rules by hand."""
+    names = Names("shop", 80, "shop-canary", "shop-baseline" if fresh else "", "town")
+    now = route()
+    now["spec"]["rules"] = [rule() | {"backendRefs": backends} for backends in own]
+    for percent in percents:
+        with suppress(NeedsUser):
+            now = split(now, percent, names=names)
+    owned = removed(now, names)["spec"]["rules"]
+    for at, backends, added in edits:
+        now["spec"]["rules"][at : at if added else at + 1] = [rule() | {"backendRefs": backends}]
+    if forgotten:
+        now["metadata"].get("annotations", {}).pop(ORIGINAL_WEIGHTS, None)
+
+    relieved = split(now, 0, epoch="1.9", names=names)
+
+    assert (parse_percent(relieved, names), parse_epoch(relieved, names)) == (0, "1.9")
+    for left in (removed(now, names), removed(relieved, names)):
+        assert not is_named(left, names)
+        assert "annotations" not in left["metadata"]
+        for was, after in zip(now["spec"]["rules"], left["spec"]["rules"], strict=True):
+            served = sum(
+                one.get("weight", 1) for one in was["backendRefs"] if names.is_stable(one) or names.is_ours(one)
+            )
+            answers = [one for one in after["backendRefs"] if names.is_stable_service(one) and one.get("weight", 1)]
+            assert answers or not served or after in owned
+            others = [one for one in was["backendRefs"] if not names.is_ours(one) and not names.is_stable(one)]
+            kept = [one for one in after["backendRefs"] if not names.is_ours(one) and not names.is_stable(one)]
+            assert [(one["name"], one["port"]) for one in kept] == [(one["name"], one["port"]) for one in others]
+            if not any(names.is_stable(one) or names.is_ours(one) for one in was["backendRefs"]):
+                assert after["backendRefs"] == [
+                    {key: value for key, value in one.items() if key != "filters"} for one in was["backendRefs"]
+                ]
 
 
 def test_two_canaries_share_a_route_without_touching_each_other() -> None:
@@ -205,19 +445,32 @@ def test_a_stamp_alone_leaves_the_rules_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("stored", "epoch", "was", "error"),
+    "junk",
+    ["shop-canary=²", "shop-canary=٣.1", "shop-canary=" + "9" * 5_000 + ".1", "shop-canary=-1.0", "shop-canary=nan",
+     "shop-canary=7", "shop-canary=7.", "shop-canary=7.1.1", "shop-canary=99999999999.0", "shop-canary==", "=,=", "\n"],
+)  # fmt: skip
+def test_a_stamp_that_no_leader_writes_is_overwritten_like_none(junk: str) -> None:
+    now = split(route(), 50)
+    now["metadata"]["annotations"][EPOCH] = junk
+
+    back = split(now, 0, epoch="1.1")
+
+    assert (weights(back), parse_epoch(back, NAMES)) == ({"shop": 100, "shop-canary": 0}, "1.1")
+    assert removed(now)["spec"] == route()["spec"]
+
+
+@pytest.mark.parametrize(
+    ("stored", "epoch", "was"),
     [
-        pytest.param("2.0", "1.5", "1.5", Fenced, id="a newer leader wrote"),
-        pytest.param("2.0", "1.5", "2.0", Fenced, id="a newer leader wrote and was read"),
-        pytest.param("10.0", "9.0", "9.0", Fenced, id="leaders are numbers"),
-        pytest.param("1.2", "1.1", "1.1", Conflict, id="a retreat came between"),
-        pytest.param("", "1.1", "1.0", Conflict, id="the stamp is gone"),
+        pytest.param("2.0", "1.5", "1.5", id="a newer leader wrote"),
+        pytest.param("1.2", "1.1", "1.1", id="a retreat came between"),
+        pytest.param("", "1.1", "1.0", id="the stamp is gone"),
     ],
 )
-def test_an_epoch_that_moved_on_refuses_the_write(stored: str, epoch: str, was: str, error: type[Exception]) -> None:
+def test_an_epoch_that_moved_on_refuses_the_write(stored: str, epoch: str, was: str) -> None:
     now = split(route(), 5, epoch=stored) if stored else route()
 
-    with pytest.raises(error):
+    with pytest.raises(Conflict):
         render_split(now, NAMES, 50, epoch=epoch, was=was)
 
 

@@ -11,7 +11,10 @@ import pytest
 from controller.errors import SourceUnavailable
 from controller.model.spec import CanarySpec, MetricsSourceSpec
 from controller.ports import MetricSamples, Ref
+from controller.sources.answers import Matrix, Series
 from controller.sources.prometheus import PrometheusSource
+from controller.sources.sharing import Arms, Sharing
+from controller.sources.templates import ArmSelectors, parse_selector
 from tests.fakes.prometheus import FakePrometheus, Fault
 
 NOON = datetime.fromtimestamp(1_800_000_000, UTC)
@@ -20,7 +23,7 @@ REQUESTS = "envoy_cluster_upstream_rq_completed"
 
 class Catalog:
     def __init__(self, url: str, every: float) -> None:
-        self._spec = MetricsSourceSpec(url=url, timeout=timedelta(seconds=1), scrape_interval=timedelta(seconds=every))
+        self._spec = MetricsSourceSpec(url=url, timeout=timedelta(seconds=20), scrape_interval=timedelta(seconds=every))
 
     async def find(self, name: str) -> MetricsSourceSpec | None:
         return self._spec
@@ -95,6 +98,61 @@ async def test_nothing_is_asked_before_the_next_scrape() -> None:
             counts.append((len(server.queries), max(one.at for one in found.canary.requests) - NOON.timestamp()))
 
     assert counts == [(1, 0), (1, 0), (1, 0), (2, 10), (2, 10)]
+
+
+async def test_who_is_looked_at_a_moment_later_was_asked_about_already() -> None:
+    async with FakePrometheus() as server:
+        town = Town(server)
+        for name in ("cart", "shop"):
+            town.serve("town", name)
+
+        await town.read("town", "cart", 0.5)
+        await town.read("town", "shop", 0.6)
+        begun = len(server.queries)
+        found = [await town.read("town", name, after) for after in (10.5, 20.5) for name in ("cart", "shop")]
+
+    assert (begun, len(server.queries)) == (2, 4)
+    assert [max(one.at for one in each.stable.requests) - NOON.timestamp() for each in found] == [10, 10, 20, 20]
+
+
+async def test_whoever_is_asked_about_in_a_query_under_way_waits_for_it() -> None:
+    sharing, asked, may_answer = Sharing(), asyncio.Queue[str](), asyncio.Event()
+    cart, shop = ((ArmSelectors(parse_selector(f'up{{job="{job}"}}'), None),) * 2 for job in ("cart", "shop"))
+
+    async def ask(query: str, since: float, until: float) -> Matrix:
+        asked.put_nowait(query)
+        await may_answer.wait()
+        found = [Series({"__name__": "up", "job": job}, ((until // 10 * 10, 1.0),)) for job in ("cart", "shop")]
+        return Matrix(tuple(found))
+
+    async def read(arms: Arms, at: float) -> Matrix:
+        return await sharing.read("town", arms, at - 40, at, every=10, ask=ask)
+
+    may_answer.set()
+    await asyncio.gather(read(cart, 100.5), read(shop, 100.5))
+    may_answer.clear()
+    await asked.get()
+
+    first = asyncio.create_task(read(cart, 110.5))
+    query = await asked.get()
+    second = asyncio.create_task(read(shop, 110.6))
+    may_answer.set()
+
+    assert query == '{__name__="up",job=~"cart|shop"}'
+    assert [one.series[0].newest for one in (await first, await second)] == [110, 110]
+    assert asked.empty()
+
+
+async def test_whose_rollout_is_over_is_not_asked_about_any_more() -> None:
+    async with FakePrometheus() as server:
+        town = Town(server)
+        for name in ("cart", "shop"):
+            town.serve("town", name)
+            await town.read("town", name, -40)
+
+        await town.read("town", "cart", 0.5)
+
+    assert "town_shop" not in server.queries[-1]["query"]
 
 
 async def test_an_arm_without_data_is_asked_about_each_time() -> None:

@@ -43,7 +43,7 @@ def everything() -> Metrics:
         "phase": "Progressing",
         "reason": "AwaitingApproval",
         "weight": 10,
-        "attempt": {"origin": "ai"},
+        "attempt": {"origin": "ai", "judged": {"metric": "errors", "numbers": {"effect": 0.02, "threshold": 5.3}}},
         "head": {"number": 7, "hash": "sha256:abc"},
         "conditions": [{"type": "AwaitingApproval", "status": "True", "lastTransitionTime": "2026-03-01T12:00:00Z"}],
     }
@@ -88,6 +88,13 @@ def test_every_meaning_in_the_document_is_the_one_that_is_served() -> None:
     for family in text_string_to_metric_families(everything().render().decode()):
         if family.name.startswith("serin_"):
             assert family.documentation.rstrip(".").split("; 0")[0] in text, family.name
+
+
+def test_what_the_analysis_said_is_served_number_by_number() -> None:
+    seen = served(everything())
+
+    assert seen["serin_canary_judged", ("checkout", "errors", "shop", "effect")] == 0.02
+    assert seen["serin_canary_judged", ("checkout", "errors", "shop", "threshold")] == 5.3
 
 
 def test_an_end_is_counted_once_with_how_long_it_took_and_the_relief() -> None:
@@ -155,3 +162,18 @@ def test_no_label_carries_text_that_people_write() -> None:
     metrics.decided(REF, status(), Become(said, "Aborted", f"alice: {marker}"))
 
     assert marker not in metrics.render().decode()
+
+
+def test_canaries_that_have_not_changed_are_not_looked_through_for_every_scrape() -> None:
+    versions, looked = iter([7, 7, 8]), []
+
+    def canaries() -> list[Shown]:
+        looked.append(1)
+        return [Shown("shop", "checkout", {"phase": "Progressing", "weight": 10 * len(looked)})]
+
+    metrics = Metrics(inside=Inside(canaries=canaries, canaries_as_of=lambda: next(versions)))
+
+    weights = [served(metrics)["serin_canary_weight_percent", ("checkout", "shop")] for _ in range(3)]
+
+    assert weights == [10, 10, 20]
+    assert len(looked) == 2

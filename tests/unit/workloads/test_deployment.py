@@ -1,25 +1,29 @@
 """What Serin understands of Deployments, and the exact patches it writes to them."""
 
 import copy
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from controller.errors import Conflict, Fenced
 from controller.model.spec import CanarySpec, parse_canary_spec
+from controller.model.template import template_hash
 from controller.ports import Ref
-from controller.workloads.parse import parse_canary, parse_target, template_hash
+from controller.workloads.parse import attempt_of, parse_canary, parse_target
 from controller.workloads.render import (
+    attempt_of_baseline,
+    baseline_of,
     canary_deployment,
     canary_service,
-    check_epoch,
     forget_ops,
     probe_ops,
     release_ops,
     restore_ops,
+    scale_ops,
     unchanged_ops,
 )
+from controller.workloads.services import matches
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 REF = Ref("shop", "checkout", "canary-uid")
@@ -63,7 +67,9 @@ def replicaset(template: dict[str, Any], suffix: str, pods: int, *, available: i
 
 
 def canary(**changes: Any) -> dict[str, Any]:
-    body = canary_deployment(REF, spec(), deployment(), V2, attempt="a1", replicas=2, epoch="4.1")
+    body = canary_deployment(
+        REF, spec(), deployment(), V2, name="checkout-canary", attempt="a1", replicas=2, epoch="4.1", now=NOON
+    )
     body["metadata"] |= {"resourceVersion": "9", "uid": "canary-deployment-uid"}
     return body | changes
 
@@ -91,6 +97,15 @@ def test_one_revision_with_all_pods_available_is_settled() -> None:
     assert seen.roll_complete
 
 
+def test_what_nodes_say_they_run_is_told_by_the_name_in_the_template() -> None:
+    """The first pod's image was pulled by its name, the second's lay on the node."""
+    pods = [pod("one", imageID="mirror.example/shop@sha256:2"), pod("two", imageID="sha256:of-its-configuration")]
+
+    seen = parse_canary(canary(), pods, [], owner=REF.uid, now=NOON)
+
+    assert seen.running == (("shop:2", "sha256:2"),)
+
+
 def test_a_held_edit_leaves_the_stable_revision_settled() -> None:
     seen = target_of(deployment(V2, paused=True, status={"updatedReplicas": 0}), replicaset(V1, "aaa", 2), stable="aaa")
     assert (seen.settled_hash, seen.settled_images, seen.images) == ("aaa", ("shop:1",), ("shop:2",))
@@ -111,6 +126,27 @@ def test_a_held_edit_leaves_the_stable_revision_settled() -> None:
 )
 def test_nothing_is_settled_while_pods_move(body: dict[str, Any], replicasets: list[dict[str, Any]]) -> None:
     assert target_of(body, *replicasets).settled_hash == ""
+
+
+def test_pods_of_another_revision_than_stable_are_seen_whether_there_or_asked_for() -> None:
+    stable, gone, asked = replicaset(V1, "aaa", 2), replicaset(V2, "bbb", 0), replicaset(V2, "bbb", 0)
+    asked["spec"]["replicas"] = 1
+
+    for beside, strays in ((gone, False), (replicaset(V2, "bbb", 1), True), (asked, True)):
+        assert target_of(deployment(V2, paused=True), stable, beside, stable="aaa").strays is strays
+    assert not target_of(deployment(V2), stable, replicaset(V2, "bbb", 1)).strays, "before adoption none is stable"
+
+
+@pytest.mark.parametrize(
+    ("stable", "old", "new", "gone"),
+    [("aaa", 0, 2, True), ("aaa", 1, 1, False), ("aaa", 0, 0, False), ("bbb", 0, 2, False), ("", 0, 2, False)],
+    ids=["all rolled", "in the middle", "no pods at all", "stable is what runs", "nothing is stable yet"],
+)
+def test_a_service_pinned_to_a_stable_that_no_pod_runs_would_reach_nobody(
+    stable: str, old: int, new: int, gone: bool
+) -> None:
+    seen = target_of(deployment(V2), replicaset(V1, "aaa", old), replicaset(V2, "bbb", new), stable=stable)
+    assert seen.runs_another is gone
 
 
 def test_a_replicaset_of_somebody_else_under_the_same_labels_does_not_count() -> None:
@@ -177,6 +213,29 @@ def test_the_canary_carries_the_attempt_in_selector_and_pods_and_belongs_to_its_
     assert (owner["uid"], owner["controller"], owner["blockOwnerDeletion"]) == ("canary-uid", True, False)
 
 
+def test_no_deployment_adopts_a_pod_of_the_fresh_baseline() -> None:
+    """Selectors of one namespace: the target's own would take any pod that carries no attempt, and sees it has one."""
+    trial = canary()
+    fresh = canary_deployment(
+        REF,
+        spec(),
+        deployment(),
+        V1,
+        name=REF.baseline_name,
+        attempt=baseline_of("a1"),
+        replicas=1,
+        epoch="4.1",
+        now=NOON,
+    )
+    pods = [one["spec"]["template"]["metadata"]["labels"] for one in (trial, fresh)]
+    selectors = [one["spec"]["selector"]["matchLabels"] for one in (trial, fresh)]
+
+    assert [[matches(selector, labels) for labels in pods] for selector in selectors] == [[True, False], [False, True]]
+    assert fresh["metadata"]["name"] == "checkout-baseline"
+    assert fresh["spec"]["template"]["spec"] == V1["spec"]
+    assert attempt_of_baseline(attempt_of(fresh)) == "a1"
+
+
 def test_the_canary_service_copies_what_routing_needs_and_nothing_that_claims_ownership() -> None:
     stable = {
         "metadata": {
@@ -194,7 +253,7 @@ def test_the_canary_service_copies_what_routing_needs_and_nothing_that_claims_ow
             "ports": [{"name": "http", "port": 80, "targetPort": "web", "appProtocol": "h2c", "nodePort": 30080}],
         },
     }
-    body = canary_service(REF, deployment(), stable, attempt="a1")
+    body = canary_service(REF, deployment(), stable, name="checkout-canary", attempt="a1")
     assert body["metadata"]["annotations"] == {"projectcontour.io/upstream-protocol.h2c": "80"}
     assert body["spec"] == {
         "selector": {"app": "checkout", "serin.dev/canary": "a1"},
@@ -212,6 +271,20 @@ def test_only_addresses_of_ready_canary_pods_count_as_endpoints() -> None:
     seen = parse_canary(canary(), pods, [{"endpoints": endpoints}], owner="canary-uid", now=NOON)
     assert (seen.attempt, seen.wanted, seen.ready, seen.endpoints) == ("a1", 2, 1, 1)
     assert seen.youngest_age == timedelta(minutes=1).total_seconds()
+
+
+def test_the_ages_are_those_of_pods_that_are_ready_and_one_new_pod_does_not_make_four_young() -> None:
+    ages = {"c-1": 600, "c-2": 20, "c-3": 500, "c-4": 400}
+    pods = [pod(name) for name in ages] + [pod("c-5", ready=False)]
+    for one, age in zip(pods, (*ages.values(), 5), strict=True):
+        one["metadata"]["creationTimestamp"] = (NOON - timedelta(seconds=age)).isoformat()
+
+    seen = parse_canary(canary(), pods, [], owner="canary-uid", now=NOON)
+
+    assert seen.ages == (20.0, 400.0, 500.0, 600.0)
+    assert (seen.youngest_age, seen.settled_age, seen.oldest_age) == (5.0, 400.0, 600.0)
+    assert replace(seen, ages=(20.0, 400.0, 500.0)).settled_age == 20.0
+    assert replace(seen, ages=()).settled_age == 5.0
 
 
 @pytest.mark.parametrize(
@@ -234,7 +307,9 @@ def test_only_addresses_of_ready_canary_pods_count_as_endpoints() -> None:
             "OOMKilled",
         ),
         (pod("c", ready=False, state={"waiting": {"reason": "ContainerCreating"}}), ""),
-        (pod("c", lastState={"terminated": {"reason": "OOMKilled"}}), ""),
+        (pod("c", lastState={"terminated": {"reason": "OOMKilled"}}), "OOMKilled"),
+        (pod("c", restartCount=2, lastState={"terminated": {"reason": "Error", "exitCode": 1}}), ""),
+        (pod("c", restartCount=3, lastState={"terminated": {"reason": "Error", "exitCode": 1}}), "ContainerRestarts"),
     ],
 )
 def test_trouble_of_a_pod_is_named_as_the_kubelet_names_it(broken: dict[str, Any], reason: str) -> None:
@@ -254,15 +329,6 @@ def test_pods_that_may_not_be_created_are_trouble_with_the_servers_message(messa
     assert (seen.trouble, seen.trouble_message) == (reason, message)
 
 
-def test_a_write_of_an_older_leader_is_fenced_and_of_an_older_decision_a_conflict() -> None:
-    with pytest.raises(Fenced):
-        check_epoch(canary(), "3.9")
-    with pytest.raises(Conflict):
-        check_epoch(canary(), "4.0")
-    check_epoch(canary(), "4.1")
-    check_epoch(canary(), "10.0")
-
-
 def test_a_patch_tests_the_version_and_the_epoch_that_were_read() -> None:
     assert unchanged_ops(canary()) == [
         {"op": "test", "path": "/metadata/resourceVersion", "value": "9"},
@@ -275,6 +341,15 @@ def test_a_release_without_a_stamp_takes_the_old_one_away() -> None:
     assert {"op": "remove", "path": "/metadata/annotations/serin.dev~1epoch"} not in release_ops(body, "")
     body["metadata"]["annotations"] = {"serin.dev/epoch": "4.1"}
     assert {"op": "remove", "path": "/metadata/annotations/serin.dev~1epoch"} in release_ops(body, "")
+
+
+@pytest.mark.parametrize(("replicas", "asks"), [(1, False), (2, False), (3, True)])
+def test_since_when_pods_are_asked_for_is_written_only_where_there_are_to_be_more(replicas: int, asks: bool) -> None:
+    """Pods that stop being ready after the canary has shrunk are none that still start."""
+    written = [one["path"] for one in scale_ops(canary(), replicas, "4.2", NOON)]
+
+    assert "/metadata/annotations/serin.dev~1epoch" in written
+    assert ("/metadata/annotations/serin.dev~1asked-at" in written) is asks
 
 
 def test_template_and_pause_are_restored_in_one_patch() -> None:
