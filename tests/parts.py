@@ -33,12 +33,14 @@ PATIENCE = 25.0
 """seconds that an interrupted part has for taking down what it started"""
 
 PYTEST = (sys.executable, "-m", "pytest", "-q")
+# Two in a part at most, and never without saying so: what a change broke fails twice.
+ONCE_MORE = ("--reruns", "1", "--max-suite-reruns", "2", "--rerun-show-tracebacks")
 
 
 def in_cluster(*runs: tuple[str, ...], older: bool = False) -> tuple[tuple[str, ...], ...]:
     """One cluster for these runs of pytest, one after the other up to the first that fails."""
     kind = ("--older",) if older else ()
-    tests = " && ".join(shlex.join((*PYTEST, *words)) for words in runs)
+    tests = " && ".join(shlex.join((*PYTEST, *ONCE_MORE, *words)) for words in runs)
     return ((sys.executable, "-m", "tests.cluster", *kind, "run", "--", "bash", "-c", tests),)
 
 
@@ -103,16 +105,20 @@ PARTS = (
 
 @dataclass
 class Result:
-    """How a part ended; seconds are 0 for one that never began."""
+    """How a part ended; seconds are 0 for one that never began, and `again` tests were tried twice."""
 
     name: str
     ok: bool
     seconds: float = 0.0
+    again: int = 0
 
     @property
     def text(self) -> str:
         verdict = "passed" if self.ok else "FAILED" if self.seconds else "not run"
-        return f"{self.name:<12}{verdict:<9}{self.seconds:5.0f} s" if self.seconds else f"{self.name:<12}{verdict}"
+        if not self.seconds:
+            return f"{self.name:<12}{verdict}"
+        again = f", {self.again} tried twice" if self.again else ""
+        return f"{self.name:<12}{verdict:<9}{self.seconds:5.0f} s{again}"
 
 
 @dataclass
@@ -166,7 +172,9 @@ class Run:
         code = 0
         for command in part.commands:
             code = code or await self._command(part, command, log)
-        result = Result(part.name, code == 0, time.monotonic() - self.began.pop(part.name))
+        took = time.monotonic() - self.began.pop(part.name)
+        again = 0 if log is None else sum(map(int, re.findall(r"(\d+) rerun", log.read_text(errors="replace"))))
+        result = Result(part.name, code == 0, took, again)
         self.ended.append(result)
         if log is not None:
             say(f"==> {result.text}\n{log.read_text(errors='replace').rstrip()}")

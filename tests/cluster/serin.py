@@ -160,11 +160,13 @@ class Story:
         return self.until(lambda found: found.get("weight", 0) == weight and self.route_weight() == weight, within)
 
     def until_ended(self, after: str = "", within: float = 2 * PATIENCE) -> Object:
-        """The attempt, once it has its outcome and nothing of it is left to do; `after` is one that has passed."""
+        """The attempt, once it has its outcome, is recorded and nothing of it is left to do; `after` has passed."""
 
         def ended(found: Object) -> bool:
             attempt = found.get("attempt") or {}
-            return found["phase"] in ENDED and bool(attempt.get("outcome")) and attempt["id"] != after
+            if found["phase"] not in ENDED or not attempt.get("outcome") or attempt["id"] == after:
+                return False
+            return bool((found.get("head") or {}).get("number", 0) >= attempt.get("number", 0))
 
         return dict(self.until(ended, within)["attempt"])
 

@@ -61,6 +61,17 @@ async def test_a_part_that_fails_fails_the_whole_and_keeps_no_other_from_its_tur
     assert "why it failed" in said, "the log is printed whole"
 
 
+async def test_what_passed_only_when_it_was_tried_again_is_counted(tmp_path: Path) -> None:
+    said = "print('1 failed, 8 passed, 2 rerun in 3.10s'); print('4 passed, 1 rerun in 1.00s')"
+
+    ended = await run(
+        tmp_path, part("shaky", Kind.CLUSTER, said), part("firm", Kind.CLUSTER, "print('4 passed')")
+    ).all()
+
+    assert {one.name: one.again for one in ended} == {"shaky": 3, "firm": 0}
+    assert next(one for one in ended if one.again).text.endswith(", 3 tried twice")
+
+
 async def test_nothing_else_begins_while_the_first_checks_fail(tmp_path: Path) -> None:
     left = part("computes", Kind.COMPUTES, f"import pathlib; pathlib.Path({str(tmp_path)!r}, 'ran').touch()")
 
