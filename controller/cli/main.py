@@ -136,6 +136,7 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         return int(options.run(options, from_environment(_flags(options)), screen))
     except Failure as failure:
+        screen.close()
         print(f"error: {failure}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

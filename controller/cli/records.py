@@ -7,8 +7,9 @@ hash that was kept elsewhere, and the same pure functions that sealed them.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from controller.cli.files import read_text
@@ -19,6 +20,8 @@ from controller.cli.view import render_origin
 from controller.model.chain import Finding, Link, canonical, verify_chain
 
 ACTIONS = ("show", "verify", "export")
+TOLD_EVERY = 200
+"""records; some tenths of a second"""
 
 
 def run(options: argparse.Namespace, cluster: Cluster, screen: Screen) -> int:
@@ -84,6 +87,7 @@ class Chain:
 
 def _verify(options: argparse.Namespace, cluster: Cluster, screen: Screen, namespace: str, name: str) -> int:
     kept = [one for path in options.file for one in read_export(path)]
+    screen.tell("reading the release records")
     records, canaries = cluster.read_all(path_of(API, namespace, "releaserecords"), path_of(API, namespace, "canaries"))
     if isinstance(records, Failure):
         raise records
@@ -97,14 +101,26 @@ def _verify(options: argparse.Namespace, cluster: Cluster, screen: Screen, names
     if options.head and len(chains) != 1:
         raise Failure("--head is the hash of one Canary's newest record: name that Canary")
     broken = 0
+    counted = _counted(screen, sum(len(chain.links) for chain in chains.values()))
     for (where, canary), chain in sorted(chains.items()):
-        findings = findings_of(canary, chain, options.head)
+        findings = findings_of(canary, chain, options.head, counted)
         broken += bool(findings)
         for finding in findings:
             screen.say(f"{plain(where)}/{plain(finding.record)} {plain(finding.finding)}", "red")
         if not findings:
             screen.say(f"{plain(where)}/{plain(canary)}: {len(chain.links)} records, whole{_newest(chain)}", "green")
     return 1 if broken else 0
+
+
+def _counted(screen: Screen, total: int) -> Callable[[], None]:
+    """To be called after each record: says now and then how many of all that were."""
+    numbers = itertools.count(1)
+
+    def count() -> None:
+        if (number := next(numbers)) % TOLD_EVERY == 0:
+            screen.tell(f"verified {number:,} of {total:,} records")
+
+    return count
 
 
 def read_export(file: str) -> list[Object]:
@@ -150,9 +166,10 @@ def gather(records: list[Object], canaries: list[Object], kept: list[Object]) ->
     return chains
 
 
-def findings_of(canary: str, chain: Chain, head: str = "") -> list[Finding]:
+def findings_of(canary: str, chain: Chain, head: str, count: Callable[[], None]) -> list[Finding]:
     """Everything that is wrong with one chain, by the head that the Canary knows and one that was kept elsewhere."""
-    found = [*chain.found, *verify_chain(canary, list(chain.links.values()), last=chain.last, head=chain.head)]
+    links = list(chain.links.values())
+    found = [*chain.found, *verify_chain(canary, links, last=chain.last, head=chain.head, count=count)]
     hashes = {link.own_hash for link in chain.links.values()}
     if head and head not in hashes:
         found.append(Finding(f"record {head}", "is missing: no record has this hash, which --head asks for"))

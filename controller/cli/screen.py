@@ -18,20 +18,26 @@ if TYPE_CHECKING:
 
 Line = tuple[str, str]
 """text and rich style"""
+WIPE = "\r\x1b[K"
+"""back to the beginning of the line, and nothing left of it"""
 
 
 class Screen:
-    """Standard output, with what it can do."""
+    """Standard output, with what it can do, and standard error for how far a long command is."""
 
-    def __init__(self, out: TextIO | None = None, *, colour: bool = True) -> None:
-        self._out = out or sys.stdout
-        self.is_terminal = self._out.isatty() and os.environ.get("TERM") != "dumb"
+    def __init__(self, out: TextIO | None = None, err: TextIO | None = None, *, colour: bool = True) -> None:
+        self._out, self._err = out or sys.stdout, err or sys.stderr
+        able = os.environ.get("TERM") != "dumb"
+        self.is_terminal = self._out.isatty() and able
+        self._tells = self._err.isatty() and able
+        self._told = False
         self._colour = colour and self.is_terminal and not os.environ.get("NO_COLOR")
         self._unicode = (getattr(self._out, "encoding", None) or "ascii").lower().replace("-", "") == "utf8"
         self._live: Live | None = None
 
     def show(self, lines: Iterable[Line]) -> None:
         """Print lines one below the other."""
+        self._wipe()
         lines = [(text if self._unicode else to_ascii(text), style) for text, style in lines]
         if self._colour:
             from rich.console import Console
@@ -44,6 +50,13 @@ class Screen:
     def say(self, text: str, style: str = "") -> None:
         """Print one line."""
         self.show([(text, style)])
+
+    def tell(self, progress: str) -> None:
+        """Say on standard error how far it is, until the next such line or the first of output; terminals only."""
+        if self._tells:
+            self._err.write(f"{WIPE}{progress}")
+            self._err.flush()
+            self._told = True
 
     def repaint(self, lines: Iterable[Line]) -> None:
         """Replace what the last `repaint` drew; terminals only."""
@@ -59,9 +72,16 @@ class Screen:
 
     def close(self) -> None:
         """Give the terminal back as it was."""
+        self._wipe()
         if self._live is not None:
             self._live.stop()
             self._live = None
+
+    def _wipe(self) -> None:
+        if self._told:
+            self._err.write(WIPE)
+            self._err.flush()
+            self._told = False
 
 
 def _painted(lines: list[Line]) -> Text:

@@ -10,10 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
+from json.encoder import encode_basestring as _quoted
 from typing import Any
 
 GROWING = {"steps": 100, "verdicts": 40, "retreats": 20, "decisions": 100, "freezes": 100}
@@ -21,27 +22,36 @@ GROWING = {"steps": 100, "verdicts": 40, "retreats": 20, "decisions": 100, "free
 
 
 def canonical(value: Any) -> str:
-    """JSON with one spelling for each value (RFC 8785), however the API server wrote it.
+    """JSON with one spelling for each value (RFC 8785: names in the order of UTF-16), however the API server wrote it.
 
     Raises: ValueError: a number that JSON has no word for.
 
     >>> canonical({"b": [10.0, 0.00001], "a": None})
     '{"a":null,"b":[10,0.00001]}'
+    >>> canonical({chr(0xE000): -0.0, chr(0x1F600): 1e21}) == f'{{"{chr(0x1F600)}":1e+21,"{chr(0xE000)}":0}}'
+    True
     """
-    if isinstance(value, dict):
-        pairs = sorted(value.items(), key=lambda pair: pair[0].encode("utf-16-be", "surrogatepass"))
-        return "{" + ",".join(f"{canonical(name)}:{canonical(each)}" for name, each in pairs) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ",".join(map(canonical, value)) + "]"
+    if isinstance(value, str):
+        return _quoted(value)
     if isinstance(value, float):
         return _number(value)
-    return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, dict):
+        # What is ASCII sorts the same in either encoding, and nearly every name is.
+        order = None if all(map(str.isascii, value)) else _utf16
+        return "{" + ",".join([f"{_quoted(name)}:{canonical(value[name])}" for name in sorted(value, key=order)]) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join([canonical(one) for one in value]) + "]"
+    return json.dumps(value)
+
+
+def _utf16(name: str) -> bytes:
+    return name.encode("utf-16-be", "surrogatepass")
 
 
 def _number(value: float) -> str:
     if not math.isfinite(value):
         raise ValueError(f"{value} cannot be written as JSON")
-    if value == int(value) and abs(value) < 1e21:
+    if value.is_integer() and abs(value) < 1e21:
         return str(int(value))
     mantissa, _, exponent = repr(value).partition("e")
     if not exponent:
@@ -116,14 +126,19 @@ class Link:
         return str(self.spec.get("hash") or "")
 
 
-def verify_chain(canary: str, links: Sequence[Link], *, last: int = 0, head: str = "") -> list[Finding]:
+def verify_chain(
+    canary: str, links: Sequence[Link], *, last: int = 0, head: str = "", count: Callable[[], None] = lambda: None
+) -> list[Finding]:
     """Everything that is wrong with the records of one Canary, in their order; empty when nothing is.
 
     `last` is the number the Canary's own status knows of, `head` a hash somebody kept from log or metrics: records at
-    the end of the chain cannot be missed without one of the two.
+    the end of the chain cannot be missed without one of the two. `count` is called after each record.
     """
     ordered = sorted(links, key=lambda link: (link.number, link.name))
-    found = [finding for link in ordered for finding in _alone(canary, link)]
+    found: list[Finding] = []
+    for link in ordered:
+        found += _alone(canary, link)
+        count()
     previous: Link | None = None
     for link in ordered:
         if previous is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from controller.cli import records
 from controller.cli.kubectl import Failure
-from controller.cli.screen import Screen
+from controller.cli.screen import WIPE, Screen
 from controller.model.chain import grown
 from tests.unit.cli.scenes import MemoryCluster, canary
 
@@ -92,6 +93,33 @@ def test_an_export_brings_back_what_was_deleted_after_its_time_and_shows_what_wa
     left[0]["spec"]["outcome"] = "RolledBack"
     assert records.run(options("verify", file=[str(export)]), cluster_of(left), Screen()) == 1
     assert "checkout-20260302-120000 is not the one that was exported" in capsys.readouterr().out
+
+
+class Terminal(io.StringIO):
+    """What is written to a terminal, with everything that was written over."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_somebody_who_waits_at_a_terminal_sees_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "TOLD_EVERY", 2)
+    monkeypatch.setenv("TERM", "xterm")
+    terminal, out = Terminal(), io.StringIO()
+
+    records.run(options("verify"), cluster_of(chain()), Screen(out, terminal))
+
+    told = terminal.getvalue().split(WIPE)
+    assert told == ["", "reading the release records", "verified 2 of 3 records", ""], "and nothing of it stays"
+    assert out.getvalue().startswith("shop/checkout: 3 records, whole")
+
+
+def test_a_pipe_gets_no_progress() -> None:
+    err = io.StringIO()
+
+    records.run(options("verify"), cluster_of(chain()), Screen(io.StringIO(), err))
+
+    assert err.getvalue() == ""
 
 
 def test_a_hash_that_was_kept_elsewhere_tells_of_a_chain_forged_as_a_whole(capsys: pytest.CaptureFixture[str]) -> None:
