@@ -9,7 +9,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 from controller.cli.jsonpath import parse_template
 from controller.cli.kubectl import Cluster, Failure, from_environment
@@ -148,6 +148,12 @@ def main(words: Sequence[str] | None = None) -> int:
         screen.close()
 
 
+class Add(Protocol):
+    """Adds a command: its name, what it does in a line and at length, and where it is, as `module:function`."""
+
+    def __call__(self, name: str, short: str, text: str, run: str, after: str = "") -> argparse.ArgumentParser: ...
+
+
 class _Parser(argparse.ArgumentParser):
     """Ends with 1 where a command was typed wrong, as kubectl does: `status` says with 2 that a rollout went back."""
 
@@ -176,6 +182,17 @@ def build_parser() -> argparse.ArgumentParser:
         command.set_defaults(run=_lazily(run))
         return command
 
+    _add_looking(add)
+    _add_deciding(add)
+    _add_guarding(add)
+    _add_apart(add)
+    _add_authorship(add)
+    add("version", "version of this plugin and of the controller", "", "version:run")
+    return parser
+
+
+def _add_looking(add: Add) -> None:
+    """What a rollout does, and what became of others."""
     status = add(
         "status",
         "what one rollout does, why, and what comes next",
@@ -233,6 +250,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     records.add_argument("--head", default="", metavar="HASH", help="verify: a hash that was kept elsewhere")
 
+
+def _add_deciding(add: Add) -> None:
+    """How people steer a rollout: each command writes a Decision."""
     for verb, (short, text) in DECISIONS.items():
         decision = add(verb, short, text, "decisions:run")
         decision.add_argument("name", type=_name, help="name of the Canary")
@@ -276,6 +296,9 @@ def build_parser() -> argparse.ArgumentParser:
     permit.add_argument("--for", dest="lasting", type=_seconds, default=900.0, metavar="15m", help="how long it stands")
     permit.set_defaults(step=None, attempt="", yes=True, freeze="")
 
+
+def _add_guarding(add: Add) -> None:
+    """What a change has to meet, and when nothing is released."""
     plan = add(
         "plan",
         "what would come of a change, before it is applied",
@@ -339,6 +362,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     audit.add_argument("-o", "--output", choices=["json", "yaml"], default="", help="for programs; names are stable")
 
+
+def _add_apart(add: Add) -> None:
+    """What needs no controller."""
     detach = add(
         "detach",
         "take Serin off a workload, without a controller",
@@ -367,6 +393,9 @@ def build_parser() -> argparse.ArgumentParser:
     check.add_argument("-f", action="store_true", help="as of kubectl apply; may be left out")
     check.add_argument("file", help="a YAML or JSON file with one or more objects; - for standard input")
 
+
+def _add_authorship(add: Add) -> None:
+    """Who or what wrote a change."""
     origin = add(
         "origin",
         "who or what wrote the commits of a range",
@@ -414,9 +443,6 @@ def build_parser() -> argparse.ArgumentParser:
     attest.add_argument("-o", "--output", default="", metavar="FILE", help="write the envelope to this file as well")
     attest.add_argument("--no-push", action="store_true", help="do not ask the registry")
     attest.add_argument("--plain-http", action="store_true", help="the registry has no TLS")
-
-    add("version", "version of this plugin and of the controller", "", "version:run")
-    return parser
 
 
 def _add_range(command: argparse.ArgumentParser, *, flag: bool = False) -> None:
