@@ -11,6 +11,7 @@ from controller.cli.text import plain
 from controller.guardrails.freeze import Freeze
 from controller.guardrails.policy import Policy
 from controller.model.policy import parse_freeze_spec, parse_policy_spec
+from controller.model.spec import field_problems
 
 
 def parse_rules(
@@ -23,11 +24,16 @@ def parse_rules(
         try:
             read.append(Policy(meta["name"], parse_policy_spec(one["spec"]), int(meta.get("generation", 1))))
         except ValidationError as error:
-            problems.append(f"ReleasePolicy {plain(meta['name'])} cannot be read, so nothing begins: {error}")
+            problems.append(f"ReleasePolicy {plain(meta['name'])} cannot be read, so nothing begins: {_told(error)}")
     for one in freezes:
         meta = one["metadata"]
         try:
             known.append(Freeze(meta["name"], meta["uid"], parse_freeze_spec(one["spec"])))
         except ValidationError as error:
-            known.append(Freeze(meta["name"], meta["uid"], None, str(error)))
+            known.append(Freeze(meta["name"], meta["uid"], None, _told(error)))
     return tuple(read), tuple(known), tuple(problems)
+
+
+def _told(error: ValidationError) -> str:
+    """Each field at fault on the same line, as the controller tells it."""
+    return "; ".join(field_problems(error))[:512]

@@ -169,7 +169,7 @@ def test_freezes_in_force_and_ahead_are_told_and_one_that_cannot_be_read_is_in_f
 
     told = capsys.readouterr().out
     assert "freeze ahead: nightly from" in told
-    assert "frozen now: Freeze odd cannot be read, so it holds" in told
+    assert "frozen now: Freeze odd cannot be read, so it holds: spec.reason: String should have at least 1 char" in told
 
     plan.run(options(file=new_yaml), cluster(**stored), Screen(), NOON.replace(hour=2, minute=30))
 
