@@ -797,7 +797,7 @@ def _certificate_phi(was: MetricState, phi: Any, *, many: bool, single: bool) ->
 def _calmed(one: MetricState, name: str, settings: Settings, bursts: float) -> MetricState:
     """After a trip the alarm starts from nothing, and the confirmation knows where to look.
 
-    It does not start from nothing: what the bucket had let through by then no burst can explain alone, and what
+    The confirmation has a head start: what the bucket had let through by then no burst can explain alone, and what
     pods of an earlier generation confirmed was another experiment. Neither is ever enough by itself.
     """
     guarded = evidence.summary(one.evidence, settings.metrics[name].bets).guarded

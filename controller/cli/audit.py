@@ -12,11 +12,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from controller.cli.kubectl import Cluster, Failure, Object, path_of, unread
+from controller.cli.kubectl import API, RBAC, Cluster, Failure, Object, path_of, unread
 from controller.cli.screen import Line, Screen
 from controller.cli.text import plain, render_document, render_table
 
-RBAC = "/apis/rbac.authorization.k8s.io/v1"
 SERIN = "serin.dev"
 ADMISSION = "admissionregistration.k8s.io"
 WRITES = ("create", "update", "patch", "delete")
@@ -104,7 +103,7 @@ def read_senseless(cluster: Cluster) -> list[str]:
         from controller.guardrails.sense import Subject, senseless
     except ModuleNotFoundError:
         return []
-    paths = [path_of(f"/apis/{SERIN}/v1alpha1", "", plural) for plural in ("releasepolicies", "freezes", "canaries")]
+    paths = [path_of(API, "", plural) for plural in ("releasepolicies", "freezes", "canaries")]
     listed = [[] if isinstance(one, Failure) else one.get("items") or [] for one in cluster.read_all(*paths)]
     if not listed[2]:
         # Also where they may not be read: then nothing is known of whom a rule is for.

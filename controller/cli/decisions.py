@@ -1,4 +1,4 @@
-"""`approve`, `reject`, `abort`, `promote`, `retry`, `pause`, `resume`: each writes one Decision.
+"""`approve`, `abort`, `permit` and the others that steer a rollout: each writes one Decision.
 
 A Decision is bound to what the person looked at: attempt, step, images and plan. If any of them has moved
 on meanwhile, the controller refuses it, and the answer says so.

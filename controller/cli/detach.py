@@ -14,7 +14,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from controller.cli.decisions import confirm
-from controller.cli.kubectl import API, Cluster, Denied, Failure, Missing, Object, Stale, UnknownKind, path_of
+from controller.cli.kubectl import (
+    API,
+    APPS,
+    CORE,
+    GATEWAY,
+    Cluster,
+    Denied,
+    Failure,
+    Missing,
+    Object,
+    Stale,
+    UnknownKind,
+    path_of,
+)
 from controller.cli.screen import Screen
 from controller.cli.text import is_compared_with_fresh, plain
 from controller.model.template import plain_template
@@ -25,7 +38,6 @@ from controller.workloads.services import Selecting, pin_of
 
 Op = dict[str, Any]
 
-APPS, CORE, GATEWAY = "/apis/apps/v1", "/api/v1", "/apis/gateway.networking.k8s.io/v1"
 FINALIZER = "serin.dev/release"
 MANAGER = "serin"
 """our field manager, whose entries are taken out again"""

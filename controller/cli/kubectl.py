@@ -18,6 +18,8 @@ from urllib.parse import quote
 Object = dict[str, Any]
 
 API = "/apis/serin.dev/v1alpha1"
+CORE, APPS, GATEWAY = "/api/v1", "/apis/apps/v1", "/apis/gateway.networking.k8s.io/v1"
+LEASES, RBAC = "/apis/coordination.k8s.io/v1", "/apis/rbac.authorization.k8s.io/v1"
 _SERVER_SAYS = re.compile(r"Error from server \((\w+)\): ")
 _UNREACHABLE = re.compile(r"The connection to the server|Unable to connect to the server|dial tcp |Client\.Timeout")
 """kubectl's own words where no answer came"""

@@ -364,7 +364,7 @@ def _add_guarding(add: Add) -> None:
 
 
 def _add_apart(add: Add) -> None:
-    """What needs no controller."""
+    """What works without a controller: the way out, the judge on the past, a file."""
     detach = add(
         "detach",
         "take Serin off a workload, without a controller",

@@ -17,7 +17,7 @@ import msgspec
 from controller.analysis.planning import outlook
 from controller.cli.configuration import configuration_changes, names_in
 from controller.cli.documents import of_kind, read_documents
-from controller.cli.kubectl import API, Cluster, Denied, Failure, Object, path_of, read_canary, unread
+from controller.cli.kubectl import API, APPS, CORE, Cluster, Denied, Failure, Object, path_of, read_canary, unread
 from controller.cli.outlook import render_outlook
 from controller.cli.rules import parse_rules
 from controller.cli.screen import Line, Screen
@@ -121,7 +121,7 @@ def make_plan(
     meta, spec = canary["metadata"], parse_canary_spec(canary["spec"])
     status = parse_status(canary.get("status") or {})
     namespace = meta["namespace"]
-    target = wanted or cluster.read(path_of("/apis/apps/v1", namespace, "deployments", spec.target_ref.name))
+    target = wanted or cluster.read(path_of(APPS, namespace, "deployments", spec.target_ref.name))
     policies, freezes, problems = read_rules(cluster)
     labels = meta.get("labels") or {}
     replicas = int(target["spec"].get("replicas", 1))
@@ -170,7 +170,7 @@ def _configuration(
     wanted = names_in(uses(target["spec"]["template"]))
     written = {str(one["metadata"].get("name", "")): one for one in bodies if _is_config_map(one, namespace)}
     asked = sorted((stable & written.keys()) | (stable ^ wanted))
-    answers = cluster.read_all(*(path_of("/api/v1", namespace, "configmaps", name) for name in asked))
+    answers = cluster.read_all(*(path_of(CORE, namespace, "configmaps", name) for name in asked))
     stored = {name: one for name, one in zip(asked, answers, strict=True) if not isinstance(one, Failure)}
     unread = {name for name, one in zip(asked, answers, strict=True) if isinstance(one, Denied)}
     return tuple(configuration_changes(stable - unread, wanted - unread, written, stored))
@@ -191,16 +191,16 @@ def _ruled(
     suppose: str,
 ) -> Ruling:
     evidence = Evidence(origin=Origin(suppose), trust=Trust.T3, classes=tuple(ChangeClass)) if suppose else NO_EVIDENCE
-    workload = {"template": template} | {
-        name: target["spec"][name] for name in ("selector", "strategy", "replicas") if name in target["spec"]
-    }
+    known = {name: target["spec"][name] for name in ("strategy", "replicas") if name in target["spec"]}
     change = Change(
         namespace=meta["namespace"],
         canary=meta["name"],
         template_hash=template_hash(template),
         images=images_of(template),
         labels=meta.get("labels") or {},
-        classes=classes_of(as_released(status.stable), workload, evidence) if status.stable else (),
+        classes=classes_of(as_released(status.stable), {"template": template} | known, evidence)
+        if status.stable
+        else (),
         evidence=evidence,
         claimed=annotations_of(template).get(ORIGIN, ""),
     )

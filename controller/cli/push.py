@@ -19,7 +19,6 @@ from pathlib import Path
 from controller.attestations.dsse import ENVELOPE
 from controller.attestations.images import (
     ACCEPTED,
-    EMPTY,
     INDEX,
     MANIFEST,
     Image,
@@ -47,8 +46,8 @@ class Push:
     def attach(self, envelope: bytes, predicate_type: str, created: str) -> str:
         """Store the envelope and say that it is about the image; the digest of its manifest. Raises: Failure."""
         subject = self._subject()
-        self._upload(_EMPTY_BODY, EMPTY)
-        self._upload(envelope, ENVELOPE)
+        self._upload(_EMPTY_BODY)
+        self._upload(envelope)
         body = json.dumps(
             statement_manifest(envelope, subject, predicate_type, created), separators=(",", ":")
         ).encode()
@@ -79,7 +78,7 @@ class Push:
             raise Failure(f"the tag {tag} holds something that is no list of referrers: {error}") from None
         self._send("PUT", f"manifests/{tag}", index, {"Content-Type": INDEX}, {201, 202})
 
-    def _upload(self, body: bytes, kind: str) -> None:
+    def _upload(self, body: bytes) -> None:
         digest = digest_of(body)
         if self._send("HEAD", f"blobs/{digest}", None, {}, {200, 404}).status == 200:
             return

@@ -18,6 +18,10 @@ from datetime import UTC, datetime
 from controller.cli import view
 from controller.cli.kubectl import (
     API,
+    APPS,
+    CORE,
+    GATEWAY,
+    LEASES,
     Cluster,
     Denied,
     Failure,
@@ -32,12 +36,6 @@ from controller.cli.screen import Line, Screen
 from controller.cli.text import render_document, render_tree
 from controller.cli.view import Scene
 
-APPS, CORE, GATEWAY, LEASES = (
-    "/apis/apps/v1",
-    "/api/v1",
-    "/apis/gateway.networking.k8s.io/v1",
-    "/apis/coordination.k8s.io/v1",
-)
 LEASE = "serin-controller"
 POLL = 2.0
 """seconds between two looks where watching is refused"""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from importlib.metadata import PackageNotFoundError, version
 
-from controller.cli.kubectl import Cluster, Failure, path_of
+from controller.cli.kubectl import APPS, Cluster, Failure, path_of
 from controller.cli.screen import Screen
 from controller.cli.text import plain
 
@@ -18,7 +18,7 @@ def run(options: argparse.Namespace, cluster: Cluster, screen: Screen) -> int:
         own = "unknown (not installed as a package)"
     screen.say(f"kubectl canary  {own}")
     try:
-        found = cluster.read(path_of("/apis/apps/v1", options.serin_namespace, "deployments", "serin-controller"))
+        found = cluster.read(path_of(APPS, options.serin_namespace, "deployments", "serin-controller"))
         containers = found["spec"]["template"]["spec"]["containers"]
         screen.say(f"controller      {plain(containers[0]['image'])}")
     except Failure as failure:

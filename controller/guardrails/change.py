@@ -57,9 +57,10 @@ _RULES = tuple(
 def classes_of(old: Object, new: Object, evidence: Evidence = NO_EVIDENCE) -> tuple[Touched, ...]:
     """The classes of a change, each with the places that show it, in the order of `ChangeClass`.
 
-    `old` and `new` have a `template`, and where they are known `selector`, `strategy` and `replicas`, as the spec of a
-    Deployment has them: `as_released` is the old one. A change of image is a one-way door unless a signed statement
-    says that it is none.
+    `old` and `new` have a `template`, and where they are known `strategy` and `replicas`, as the spec of a Deployment
+    has them: `as_released` is the old one. A selector never differs: the API server lets nobody change it, and a
+    Deployment made again has another uid. A change of image is a one-way door unless a signed statement says that it
+    is none.
     """
     found: dict[ChangeClass, list[str]] = {}
     before, after = _template(old), _template(new)
@@ -86,10 +87,7 @@ def classes_of(old: Object, new: Object, evidence: Evidence = NO_EVIDENCE) -> tu
 
 
 def as_released(stable: Stable | None) -> Object:
-    """The workload as its last release left it: what is not remembered is not compared.
-
-    A selector never differs: the API server lets nobody change it, and a Deployment made again has another uid.
-    """
+    """The workload as its last release left it: what is not remembered is not compared."""
     if stable is None:
         return {}
     strategy = {"strategy": {"type": stable.strategy}} if stable.strategy else {}
@@ -176,9 +174,7 @@ def _keys(value: Any) -> Iterator[str]:
 
 
 def _beyond_the_template(old: Object, new: Object) -> Iterable[tuple[ChangeClass, str]]:
-    """Selector, strategy and size, where both are known."""
-    if "selector" in old and "selector" in new and old["selector"] != new["selector"]:
-        yield ChangeClass.DESTRUCTIVE, "selector"
+    """Strategy and size, where both are known."""
     recreate = [str((one.get("strategy") or {}).get("type", "")) == "Recreate" for one in (old, new)]
     if "strategy" in old and recreate == [False, True]:
         yield ChangeClass.DESTRUCTIVE, "strategy.type"

@@ -117,7 +117,7 @@ def evaluate(change: Change, spec: CanarySpec, policies: Iterable[Policy]) -> Ru
         into = enforced if policy.spec.mode == "Enforce" else watched
         for rule in policy.spec.rules:
             if _matches(rule.when, origin, degree, change, classes):
-                _apply(rule, f"{policy.name}/{rule.name}", into, change, spec, known)
+                _apply(rule, f"{policy.name}/{rule.name}", into, change, known)
     if not chosen:
         names |= authors_of(change.evidence, (), False)[0]
     origin = treated_origin(change.evidence, change.claimed)
@@ -161,7 +161,7 @@ def _matches(when: When, origin: Origin, degree: Degree, change: Change, classes
     )
 
 
-def _apply(rule: Rule, name: str, into: _Limits, change: Change, spec: CanarySpec, authors_known: bool) -> None:
+def _apply(rule: Rule, name: str, into: _Limits, change: Change, authors_known: bool) -> None:
     into.tighten("maxFirstWeight", rule.max_first_weight, name, smaller=True)
     into.tighten("maxJump", rule.max_jump, name, smaller=True)
     into.tighten("minBake", rule.min_bake, name, smaller=False)

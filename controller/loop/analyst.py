@@ -116,7 +116,7 @@ class Analyst:
         advice = self._advisor.read(ref, spec, status, canary, now, scrape=scrape)
         finding = self._judged(running, settings, answers, against, canary, now, no_data)
         _draw(running, settings, status.weight)
-        found = _verdict(finding, running, status, attempt, canary, settings, now)
+        found = _verdict(finding, running, attempt, canary, settings, now)
         found = replace(found, mismatch=_mismatch(running.state, status, attempt, spec.analysis.baseline, now))
         pods = self._blame.read(ref, spec, status, now, scrape=scrape)
         running.known = replace(found, fail=False, tripped=False, gauges=advice.seen)
@@ -328,7 +328,6 @@ def _unheard(answers: list[MetricSamples], settings: Settings, now: datetime) ->
 def _verdict(
     finding: Finding,
     running: _Running,
-    status: Status,
     attempt: Attempt,
     canary: CanaryPods,
     settings: Settings,

@@ -164,7 +164,6 @@ class KubeMemory:
         self._written.note(ref.key, written.metadata.resource_version, written)
 
     async def set_finalizer(self, seen: CanarySeen, present: bool) -> None:
-        body = {"metadata": {"resourceVersion": seen.resource_version}}
         live = await self._api.find(CANARIES, seen.ref.namespace, seen.ref.name, CanaryObject)
         if live is None:
             return
@@ -172,7 +171,7 @@ class KubeMemory:
         wanted = [*kept, FINALIZER] if present else kept
         if wanted == live.metadata.finalizers:
             return
-        patch = {"metadata": {**body["metadata"], "finalizers": wanted}}
+        patch = {"metadata": {"resourceVersion": seen.resource_version, "finalizers": wanted}}
         try:
             await self._api.merge_patch(CANARIES, seen.ref.namespace, seen.ref.name, patch)
         except NotFound:

@@ -40,8 +40,6 @@ MOST_ALSO = 5
 """bounds of a latency beside the one that is shown"""
 SHARE = 0.5
 """of the time that looking at those at rest may take where a look is short"""
-
-
 BESIDE_FRESH = (
     "the fresh baseline has no more requests than the canary: expect to need about twice as many to see something"
 )
@@ -206,7 +204,7 @@ def chosen_bounds(seen: Past) -> tuple[Bounds, ...]:
     """Of each latency without a threshold, where stable's past is enough to choose from."""
     found = {metric: past.choose_bounds(_by_bound(buckets)) for metric, buckets in seen.buckets.items()}
     return tuple(
-        Bounds(metric, chosen.threshold, chosen.also[:5], round(chosen.requests))
+        Bounds(metric, chosen.threshold, chosen.also[:MOST_ALSO], round(chosen.requests))
         for metric, chosen in found.items()
         if chosen is not None
     )

@@ -21,9 +21,8 @@ log = structlog.get_logger()
 
 OWNERS = 2
 """different people who must say so"""
-
-
 AGAIN = timedelta(seconds=5)
+"""until it is looked at again where nobody could tell who they are, or whether they hold the right"""
 
 
 class Owners(Protocol):
@@ -53,7 +52,7 @@ class Thawing:
     async def thaw(self, name: str, now: datetime) -> timedelta | None:
         """Delete the Freeze if two owners who still hold the right have written a Thaw of this very object.
 
-        Says when to look again: only where nobody could tell whether they hold it.
+        Says when to look again: only where nobody could tell who they are, or whether they hold it.
         """
         found = self._freezes.by_key(name)
         if found is None:

@@ -226,7 +226,7 @@ class Attempt(Value, frozen=True):
     analysis: dict[str, Any] = {}
     """`spec.analysis` as it was when the attempt began: nobody loosens a test that is running"""
     stable_floor: Count = 0
-    """ready stable pods when the attempt began; fewer could not carry the traffic that comes back"""
+    """stable pods that were ready when the attempt began, or that a Resume took as enough, to carry what comes back"""
     unheld: bool = False
     """the edit was not held: some of the target's pods may already run it"""
     releasing: bool = False
@@ -252,7 +252,7 @@ class Attempt(Value, frozen=True):
     """of the metrics that weigh most"""
     gauges: Annotated[tuple[GaugeSeen, ...], Meta(max_length=10)] = ()
     overruled: bool = False
-    """a person went on in spite of what gauges advise"""
+    """a person went on in spite of what gauges advise, or of a missed objective"""
     outcome: Outcome | None = None
     """set when the attempt is to end; the phase that follows carries it out"""
     outcome_message: Text = ""

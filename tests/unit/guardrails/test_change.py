@@ -175,10 +175,9 @@ def test_the_same_template_touches_nothing_and_an_empty_field_is_as_good_as_none
         ({"replicas": 3}, {"replicas": 5}, ["scale"]),
         ({"replicas": 3}, {"replicas": 0}, ["scale", "destructive"]),
         ({"strategy": {"type": "RollingUpdate"}}, {"strategy": {"type": "Recreate"}}, ["destructive"]),
-        ({"selector": {"matchLabels": {"app": "a"}}}, {"selector": {"matchLabels": {"app": "b"}}}, ["destructive"]),
     ],
 )
-def test_selector_strategy_and_size_count_where_they_are_known(old: Any, new: Any, classes: list[str]) -> None:
+def test_strategy_and_size_count_where_they_are_known(old: Any, new: Any, classes: list[str]) -> None:
     assert names({"template": TEMPLATE} | old, {"template": TEMPLATE} | new) == classes
 
 
