@@ -117,7 +117,7 @@ class KubeMemory:
         spec, problems = self._spec(key, found)
         status, not_ours = read_status(found.status)
         if not_ours:
-            problems = (f"InvalidStatus status: {not_ours}",)
+            problems = (f"status: {not_ours}",)
         meta = found.metadata
         return CanarySeen(
             ref=Ref(namespace, name, meta.uid),

@@ -360,7 +360,7 @@ def read_status(body: dict[str, Any]) -> tuple[Status, str]:
     try:
         status = parse_status(body)
     except msgspec.ValidationError as error:
-        return _way_out(body), f"{error}: it was not written by this version of Serin"
+        return _way_out(body), str(error)
     if status.is_ours:
         return status, ""
     return _way_out(body), f"schemaVersion is {status.schema_version}, and this Serin knows {Status().schema_version}"

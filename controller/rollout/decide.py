@@ -99,7 +99,7 @@ CLOCK_SLACK = timedelta(seconds=5)
 
 REMEDY = "if this release is the remedy: kubectl canary promote"
 LEFT_ALONE = (
-    "a newer Serin wrote this status, and this one moves nothing until that is back: upgrade. "
+    "another version of Serin wrote this status{why}, and this one moves nothing until that is back: upgrade. "
     "kubectl canary abort takes the canary off traffic all the same, and kubectl canary detach ends it"
 )
 STILL_ENDING = (
@@ -190,6 +190,7 @@ def _decide(seen: Observed, now: datetime) -> Decision:
 def _while_not_ours(seen: Observed) -> Decision:
     """Another Serin's status is neither guessed at nor changed; who wants users off the revision gets that at once."""
     status, weight = seen.status, seen.weight
+    left_alone = LEFT_ALONE.format(why=f" ({seen.problems[0][:300]})" if seen.problems else "")
     aborts = [said for said in seen.decisions if said.verb is Verb.ABORT]
     if aborts:
         why = f"{aborts[0].by} aborted it"
@@ -200,9 +201,9 @@ def _while_not_ours(seen: Observed) -> Decision:
     # At weight 0 too: the stamp refuses the raise that a leader before us may have on its way.
     if why and (weight.percent > 0 or (_marked(weight) and weight.epoch != status.epoch)):
         return Do(
-            SetWeight(0.0), "NewerStatus", f"all traffic goes to stable, since {why}; the rest waits: {LEFT_ALONE}"
+            SetWeight(0.0), "NewerStatus", f"all traffic goes to stable, since {why}; the rest waits: {left_alone}"
         )
-    return Wait("NewerStatus", LEFT_ALONE)
+    return Wait("NewerStatus", left_alone)
 
 
 # -- at rest ------------------------------------------------------------------------------------------

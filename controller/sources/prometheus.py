@@ -542,7 +542,8 @@ class PrometheusSource:
                 # Files that Secrets are made of end with a line's end.
                 known = (await self._catalog.secret(ref.name, ref.key)).strip("\r\n")
             except (NotFound, NeedsUser) as error:
-                raise _Failed("its credentials are missing", passing=False) from error
+                missing = "its credentials are missing: in Serin's namespace is no such Secret, or no such key in it"
+                raise _Failed(missing, passing=False) from error
             self._secrets[ref.name, ref.key] = (self._clock(), known)
         return known
 

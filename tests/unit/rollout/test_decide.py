@@ -1009,9 +1009,10 @@ def test_a_new_leader_writes_its_term_before_anything_else() -> None:
 def test_a_status_of_a_newer_version_is_left_alone() -> None:
     newer = status(schema_version=99)
 
-    decision = decide(observed(status=newer, verdict=FAILS), NOON)
+    decision = decide(observed(status=newer, verdict=FAILS, problems=("status: schemaVersion is 99",)), NOON)
     assert isinstance(decision, Wait)
     assert decision.reason == "NewerStatus"
+    assert "wrote this status (status: schemaVersion is 99)" in decision.message, "whoever mends it needs the field"
 
 
 ABORTED = (said(Verb.ABORT),)
