@@ -1,8 +1,7 @@
 """Raw samples from a Prometheus-compatible server.
 
-The one thing to know: everything ends. A query, its retries included, ends within the source's timeout,
-a body within 16 MiB, and whatever goes wrong is a `SourceUnavailable` that says which kind of failure it
-was but never repeats what the server sent: tenants read our messages, and the server is not theirs.
+The one thing to know: everything ends. A query, its retries included, ends within the source's timeout, and
+whatever goes wrong is a `SourceUnavailable` with the words of `server.py`, which never repeat what a server sent.
 
 Why raw samples and not `rate()`: rate extrapolates, hides the first value of a new series and mixes
 windows; increases are taken per series in `analysis/increments.py`.
@@ -12,30 +11,15 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import io
 import math
-import socket
 import ssl
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from email.utils import parsedate_to_datetime
-from threading import local
-from typing import Any, Protocol, TypeVar, cast
-from urllib.parse import urlsplit
+from typing import Protocol, TypeVar, cast
 
-import requests
-from prometheus_api_client import PrometheusConnect
-from prometheus_api_client.exceptions import PrometheusApiClientException
-from requests.adapters import HTTPAdapter
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, stop_after_delay, wait_exponential_jitter
-from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, Retry
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import HTTPError
 
-from controller.addresses import is_no_server, plain_address
 from controller.errors import NeedsUser, NotFound, SourceUnavailable
 from controller.model.spec import (
     CanarySpec,
@@ -62,6 +46,7 @@ from controller.sources.answers import (
     read_native,
     read_slower,
 )
+from controller.sources.server import Answer, Failed, Server, refused_host
 from controller.sources.sharing import Sharing
 from controller.sources.templates import (
     BUILT_IN,
@@ -77,21 +62,16 @@ from controller.sources.templates import (
     select_arm,
 )
 
-MAX_BODY = 16 * 1024 * 1024
-MAX_SKEW = 5.0
-"""Seconds the server's clock may differ from ours before its samples count as no data."""
 KNOWN_FOR = 50.0
 """Seconds for which the shape of a series is not asked for again: less than the minute after which a held edit asks."""
 SECRET_KNOWN_FOR = 60.0
-WORKERS = 8
-"""Threads of one source: a server that hangs keeps no other source waiting."""
 ATTEMPTS = 3
 PAST_STEP, PODS_STEP = 5.0, 60.0
 """Seconds between two values of what was before a rollout: coarse, so that hours of it are a small answer."""
 PODS = Metric(name="pods", error_ratio=ErrorRatio(template="pods"))
 
-
 Known = TypeVar("Known")
+"""what a server is seldom asked for"""
 
 
 class SourceCatalog(Protocol):
@@ -107,30 +87,16 @@ class SourceCatalog(Protocol):
         """One value of a Secret. Raises `NeedsUser` or `NotFound` when it is missing."""
 
 
-class _Failed(Exception):
-    """One attempt failed; the text is ours. `passing` when another attempt may do better."""
-
-    def __init__(self, cause: str, *, passing: bool = True) -> None:
-        super().__init__(cause)
-        self.passing = passing
-
-
-@dataclass(frozen=True)
-class _Answer:
-    result: object
-    warned: bool
-
-
 class PrometheusSource:
     """`MetricSource` over the Prometheus HTTP API."""
 
     def __init__(self, catalog: SourceCatalog, *, clock: Callable[[], float] = time.time) -> None:
         self._catalog = catalog
         self._clock = clock
-        self._servers: dict[str, tuple[MetricsSourceSpec, str, _Server]] = {}
+        self._servers: dict[str, tuple[MetricsSourceSpec, str, Server]] = {}
         self._secrets: dict[tuple[str, str], tuple[float, str]] = {}
         self._sharing = Sharing()
-        self._in_flight: dict[tuple[str, str, float], asyncio.Task[_Answer]] = {}
+        self._in_flight: dict[tuple[str, str, float], asyncio.Task[Answer]] = {}
         self._known: dict[tuple[str, str], tuple[float, MetricsSourceSpec, object]] = {}
 
     async def read_samples(
@@ -329,7 +295,7 @@ class PrometheusSource:
                 f"analysis.source: MetricsSource {name} does not allow namespace {ref.namespace}: "
                 "ask its owners to add it to spec.namespaces, or name another source",
             )
-        if host := _refused_host(source.url):
+        if host := refused_host(source.url):
             raise NeedsUser(
                 "SourceNotAllowed", f"analysis.source: MetricsSource {name} points at {host}: write another spec.url"
             )
@@ -475,7 +441,7 @@ class PrometheusSource:
         except ValueError as error:
             raise SourceUnavailable(name, str(error)) from error
 
-    async def _ask(self, source: MetricsSourceSpec, name: str, query: str, at: float) -> _Answer:
+    async def _ask(self, source: MetricsSourceSpec, name: str, query: str, at: float) -> Answer:
         """One answer for all who ask the same at the same time."""
         key = (name, query, at)
         task = self._in_flight.get(key)
@@ -485,12 +451,12 @@ class PrometheusSource:
             task.add_done_callback(lambda done: self._forget(key, done))
         return await asyncio.shield(task)
 
-    def _forget(self, key: tuple[str, str, float], task: asyncio.Task[_Answer]) -> None:
+    def _forget(self, key: tuple[str, str, float], task: asyncio.Task[Answer]) -> None:
         self._in_flight.pop(key, None)
         if not task.cancelled():
             task.exception()  # everybody who asked may have been cancelled meanwhile
 
-    async def _ask_until_answered(self, source: MetricsSourceSpec, name: str, query: str, at: float) -> _Answer:
+    async def _ask_until_answered(self, source: MetricsSourceSpec, name: str, query: str, at: float) -> Answer:
         budget = source.timeout.total_seconds()
         deadline = time.monotonic() + budget
         try:
@@ -498,7 +464,7 @@ class PrometheusSource:
                 async for attempt in AsyncRetrying(
                     stop=stop_after_delay(budget) | stop_after_attempt(ATTEMPTS),
                     wait=wait_exponential_jitter(multiplier=0.1, max=1.0, jitter=0.1),
-                    retry=retry_if_exception(lambda error: isinstance(error, _Failed) and error.passing),
+                    retry=retry_if_exception(lambda error: isinstance(error, Failed) and error.passing),
                     reraise=True,
                 ):
                     with attempt:
@@ -506,11 +472,11 @@ class PrometheusSource:
                         answer = await server.ask(query, at, deadline - time.monotonic())
         except TimeoutError as error:
             raise SourceUnavailable(name, f"no answer within {budget:g} s") from error
-        except _Failed as error:
+        except Failed as error:
             raise SourceUnavailable(name, str(error)) from error
         return answer
 
-    async def _server(self, source: MetricsSourceSpec, name: str) -> _Server:
+    async def _server(self, source: MetricsSourceSpec, name: str) -> Server:
         """The connection of a source; made anew when its spec or its credentials have changed."""
         credentials = await self._authorization(source)
         known = self._servers.get(name)
@@ -519,9 +485,9 @@ class PrometheusSource:
         if known is not None:
             known[2].close()
         try:
-            server = _Server(source, credentials, self._clock)
+            server = Server(source, credentials, self._clock)
         except (ssl.SSLError, ValueError) as error:
-            raise _Failed("spec.tls.ca is not a PEM certificate", passing=False) from error
+            raise Failed("spec.tls.ca is not a PEM certificate", passing=False) from error
         self._servers[name] = (source, credentials, server)
         return server
 
@@ -543,7 +509,7 @@ class PrometheusSource:
                 known = (await self._catalog.secret(ref.name, ref.key)).strip("\r\n")
             except (NotFound, NeedsUser) as error:
                 missing = "its credentials are missing: in Serin's namespace is no such Secret, or no such key in it"
-                raise _Failed(missing, passing=False) from error
+                raise Failed(missing, passing=False) from error
             self._secrets[ref.name, ref.key] = (self._clock(), known)
         return known
 
@@ -610,155 +576,3 @@ def _gauge_problems(source: MetricsSourceSpec, field: str, rule: GaugeRule) -> l
 def _no_template(source: MetricsSourceSpec, name: str) -> str:
     exist = ", ".join(sorted({*BUILT_IN, *source.templates}))
     return f"the source has no template {name}: those that exist: {exist}"
-
-
-def _refused_host(url: str) -> str:
-    """The host of `url` where it is an address that is never asked; empty when fine, or a name."""
-    host = urlsplit(url).hostname or ""
-    return host if _is_refused(host) else ""
-
-
-def _is_refused(host: str) -> bool:
-    try:
-        return is_no_server(plain_address(host))
-    except ValueError:
-        return False
-
-
-class _Server:
-    """One server: its session, its threads, and the limits of each answer."""
-
-    def __init__(self, source: MetricsSourceSpec, credentials: str, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._seen = local()
-        url = source.url.rstrip("/")
-        self._session = requests.Session()
-        # Else REQUESTS_CA_BUNDLE goes before the CA we were given, and ~/.netrc before our credentials.
-        self._session.trust_env = False
-        self._session.hooks["response"] = [self._keep_what_the_client_drops]
-        headers = source.headers | ({"Authorization": credentials} if credentials else {})
-        self._client = PrometheusConnect(url, headers=headers, session=self._session, retry=Retry(total=0))
-        # After the client, which mounts an adapter without limits for the same address.
-        self._session.mount(url, _BoundedAdapter(_tls(source), source.tls.server_name))
-        self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="serin-metrics")
-
-    async def ask(self, query: str, at: float, seconds: float) -> _Answer:
-        """One attempt. Raises `_Failed`."""
-        return await asyncio.get_running_loop().run_in_executor(self._pool, self._ask, query, at, seconds)
-
-    def close(self) -> None:
-        """Threads end when what they wait for does, which their deadlines bound."""
-        self._pool.shutdown(wait=False)
-        self._session.close()
-
-    def _ask(self, query: str, at: float, seconds: float) -> _Answer:
-        self._seen.warned, self._seen.asked_at = False, self._clock()
-        late = f"no answer within {max(seconds, 0):.1f} s"
-        try:
-            result = self._client.custom_query(query, params={"time": f"{at:.3f}"}, timeout=max(seconds, 0.01))
-        except (requests.Timeout, TimeoutError) as error:
-            raise _Failed(late) from error
-        except requests.exceptions.SSLError as error:
-            raise _Failed("its certificate was not accepted", passing=False) from error
-        except (requests.exceptions.ChunkedEncodingError, HTTPError) as error:
-            raise _Failed("the answer ended early") from error
-        except requests.ConnectionError as error:
-            raise _Failed("no connection") from error
-        except (requests.RequestException, PrometheusApiClientException) as error:
-            raise _Failed("the request failed") from error
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise _Failed("the answer is not that of a Prometheus server") from error
-        return _Answer(result, self._seen.warned)
-
-    def _keep_what_the_client_drops(self, response: requests.Response, *_: object, **__: object) -> None:
-        """Status, clock and warnings, before the client looks at the body."""
-        if response.status_code != 200:
-            raise _Failed(
-                f"HTTP {response.status_code}", passing=response.status_code == 429 or response.status_code >= 500
-            )
-        skew = _skew(response.headers.get("Date", ""), self._seen.asked_at, self._clock())
-        if abs(skew) > MAX_SKEW:
-            raise _Failed(f"its clock is {skew:+.0f} s from ours: set both by NTP", passing=False)
-        if b'"warnings"' in response.content:
-            body = response.json()
-            self._seen.warned = isinstance(body, dict) and bool(body.get("warnings"))
-
-
-def _skew(date: str, asked_at: float, answered_at: float) -> float:
-    """The least seconds by which the server's clock must differ; a Date header is cut to the second."""
-    try:
-        server = parsedate_to_datetime(date).timestamp()
-    except (TypeError, ValueError):
-        return 0.0
-    if server > answered_at:
-        return server - answered_at
-    return min(server + 1 - asked_at, 0.0)
-
-
-def _tls(source: MetricsSourceSpec) -> ssl.SSLContext | None:
-    if not source.url.startswith("https:"):
-        return None
-    return ssl.create_default_context(cadata=source.tls.ca or None)
-
-
-def _checked(connected: socket.socket) -> socket.socket:
-    """The connection, unless it leads where a URL must not, by whatever name or spelling: nothing was sent yet."""
-    if _is_refused(str(connected.getpeername()[0])):
-        connected.close()
-        raise _Failed("spec.url leads to where clouds keep credentials: write another", passing=False)
-    return connected
-
-
-class _Connection(HTTPConnection):
-    def _new_conn(self) -> socket.socket:
-        return _checked(super()._new_conn())
-
-
-class _TlsConnection(HTTPSConnection):
-    def _new_conn(self) -> socket.socket:
-        return _checked(super()._new_conn())
-
-
-class _Connections(HTTPConnectionPool):
-    ConnectionCls = _Connection
-
-
-class _TlsConnections(HTTPSConnectionPool):
-    ConnectionCls = _TlsConnection
-
-
-class _BoundedAdapter(HTTPAdapter):
-    """Reads the whole body itself: a timeout of requests bounds each read, not their sum."""
-
-    def __init__(self, context: ssl.SSLContext | None, server_name: str) -> None:
-        self._tls: dict[str, Any] = {} if context is None else {"ssl_context": context}
-        if context is not None and server_name:
-            self._tls |= {"server_hostname": server_name, "assert_hostname": server_name}
-        super().__init__(pool_connections=1, pool_maxsize=WORKERS, max_retries=Retry(total=0))
-
-    def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **pool_kwargs: Any) -> None:
-        super().init_poolmanager(connections, maxsize, block, **pool_kwargs, **self._tls)
-        self.poolmanager.pool_classes_by_scheme = {"http": _Connections, "https": _TlsConnections}
-
-    def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
-        """The context says whom to trust; requests would add its own bundle to it."""
-        conn.cert_reqs = "CERT_REQUIRED"
-
-    def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
-        deadline = time.monotonic() + float(kwargs["timeout"])
-        response = super().send(request, *args, **{**kwargs, "stream": True})
-        body = io.BytesIO()
-        try:
-            for chunk in response.raw.stream(65536, decode_content=True):
-                body.write(chunk)
-                if body.tell() > MAX_BODY:
-                    raise _Failed(f"the answer is larger than {MAX_BODY // 1024 // 1024} MiB", passing=False)
-                if time.monotonic() > deadline:
-                    raise requests.Timeout("the body")
-        except BaseException:
-            response.raw.close()
-            raise
-        response.raw.release_conn()
-        body.seek(0)
-        response.raw = body
-        return response
