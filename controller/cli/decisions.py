@@ -106,7 +106,7 @@ def render_decision(
     if len(reason) > 1024:
         raise Failure(f"--reason has {len(reason)} characters; at most 1024 fit into the record")
     if verb != "permit":
-        _check_attempt(name, verb, phase, present, attempt)
+        _check_attempt(name, verb, phase, present, attempt, rejected=str(status.get("rejected") or ""))
     spec: Object = {"canary": name, "decision": "".join(part.capitalize() for part in verb.split("-")), "by": by}
     if permits:
         spec["permits"] = permits
@@ -138,7 +138,7 @@ def read_freeze(cluster: Cluster, name: str) -> Object:
     return {"name": meta["name"], "uid": meta["uid"]}
 
 
-def _check_attempt(name: str, verb: str, phase: str, present: Object, attempt: str) -> None:
+def _check_attempt(name: str, verb: str, phase: str, present: Object, attempt: str, *, rejected: str) -> None:
     """There is an attempt this verb could speak about.
 
     Raises: Failure: there is none.
@@ -147,6 +147,11 @@ def _check_attempt(name: str, verb: str, phase: str, present: Object, attempt: s
         raise Failure(f"nothing to {verb}: Canary {name} has no rollout (phase {phase})")
     if attempt and attempt != present["id"]:
         raise Failure(f"attempt {attempt} has passed: the present one is {present['id']}")
+    if verb == "retry" and phase == "Idle" and present.get("templateHash") == rejected:
+        raise Failure(
+            f"too early to retry attempt {present['id']}: the workload has stable's template now. Apply the rejected "
+            "revision first, and retry while it is held"
+        )
     if verb == "retry" and phase != "RolledBack":
         raise Failure(f"nothing to retry: attempt {present['id']} was not rolled back (phase {phase})")
     # A phase that only a newer Serin knows is no rest: users may be on the canary.

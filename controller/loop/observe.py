@@ -71,7 +71,7 @@ async def observe(
             return replace(base, weight=weight)
 
     stable_hash = status.stable.hash if status.stable else ""
-    candidate = status.attempt.template_hash if status.attempt and status.phase in ACTIVE else ""
+    candidate = status.attempt.template_hash if status.attempt and status.phase in ACTIVE else status.rejected
     target, canary, baseline, weight, said, record = await asyncio.gather(
         world.workload.read_target(ref, spec, stable_hash, candidate, live=live),
         _read_canary(seen, spec, world, live),

@@ -55,6 +55,8 @@ class Target:
     """what stands in the way of adopting it, a line each: field, finding, fix"""
     stale_replicasets: tuple[str, ...] = ()
     """zero-replica ReplicaSets with the candidate's template, which scaling would bring up"""
+    candidate_revision: int = 0
+    """number of the candidate's template in its rollout history; 0 where that does not have it"""
 
 
 @dataclass(frozen=True)

@@ -37,16 +37,16 @@ ADVISED = frozenset({"GaugeHigher", "GaugeMissing", "ObjectiveMissed"})
 
 
 def answer(
-    status: Status, said: DecisionSeen, now: datetime, *, holds: str = "", target: Target | None = None
+    status: Status, said: DecisionSeen, now: datetime, *, holds: str = "", target: Target | None = None, name: str = ""
 ) -> Status:
-    """The status after this Decision: its effect, if it has one, and the answer.
+    """The status after this Decision: its effect, if it has one, and the answer. `name` is the target's.
 
     What a Resume means hangs on what it ends: `holds` is the reason for which the rollout would not go on without it,
     as it is now, for a takeover or a freeze may have written another one to status.
     """
     refusal = _refusal(status, said, now, holds)
     changed = status if refusal else _effect(status, said, now, holds, target)
-    text = refusal or _answer(status, said, holds, target)
+    text = refusal or _answer(status, said, holds, target, name)
     entry = Answered(
         uid=said.uid,
         decision=said.verb.value,
@@ -139,15 +139,20 @@ _ANSWERS = {
 }
 
 
-def _answer(status: Status, said: DecisionSeen, holds: str, target: Target | None) -> str:
+def _answer(status: Status, said: DecisionSeen, holds: str, target: Target | None, name: str) -> str:
     """What comes of a Decision that is taken."""
     if said.verb is Verb.RESUME and holds == "StableTooSmall":
         return f"going on: {_floor(target)} ready pods of stable are enough from now on"
     if said.verb is Verb.RETRY and target and status.stable and target.template_hash == status.stable.template_hash:
-        return (
-            "the workload has stable's template again: apply the rejected revision once more, and it gets a new attempt"
-        )
+        return f"the workload has stable's template again, and the revision waits to be applied: {_again(target, name)}"
     return _ANSWERS[said.verb].format(freeze=said.freeze_name)
+
+
+def _again(target: Target, name: str) -> str:
+    """What to type, so that the rejected revision is there once more."""
+    number = target.candidate_revision
+    undo = f"kubectl rollout undo deployment/{name} --to-revision={number}, or " if number else ""
+    return f"{undo}what released it before (kubectl apply -f its manifest, helm upgrade, a sync): it gets a new attempt"
 
 
 def _refusal(status: Status, said: DecisionSeen, now: datetime, holds: str) -> str:
@@ -169,6 +174,10 @@ def _refusal(status: Status, said: DecisionSeen, now: datetime, holds: str) -> s
     if said.attempt != attempt.id:
         return f"spoke about attempt {said.attempt}; the present one is {attempt.id}: decide again about that one"
     if said.verb is Verb.RETRY:
+        if status.phase is Phase.IDLE and status.rejected == attempt.template_hash:
+            return (
+                "too early: the template is stable's now. Apply the rejected revision first, and retry while it is held"
+            )
         return "" if status.phase is Phase.ROLLED_BACK else "nothing to retry: this attempt was not rolled back"
     if status.phase not in ACTIVE or status.phase is Phase.ROLLING_BACK:
         return f"too late: attempt {attempt.id} has ended ({attempt.outcome or status.phase})"

@@ -1042,7 +1042,8 @@ def _said(seen: Observed, now: datetime, only: Verb | None = None) -> Become | N
         return None
     said = waiting[0]
     holds = _held_by(seen, now) if said.verb is Verb.RESUME else ""
-    changed = answer(seen.status, said, now, holds=holds, target=seen.target)
+    name = seen.spec.target_ref.name if seen.spec else ""
+    changed = answer(seen.status, said, now, holds=holds, target=seen.target, name=name)
     taken = changed.decisions[-1].taken if changed.decisions else False
     if not taken:
         # An answer without effect must not hide why the rollout waits.

@@ -19,6 +19,8 @@ Object = Mapping[str, Any]
 CANARY_LABEL = "serin.dev/canary"
 """Value: the attempt. Keeps the canary's ReplicaSet and pods from being adopted by the user's Deployment."""
 EPOCH = "serin.dev/epoch"
+IN_HISTORY = "deployment.kubernetes.io/revision"
+"""on a ReplicaSet: what `kubectl rollout undo --to-revision` takes"""
 REPLACED = "serin.dev/replaced"
 """on the canary's pod template: the epoch of the retreat that asked for fresh pods"""
 ASKED = "serin.dev/asked-at"
@@ -135,6 +137,11 @@ def parse_target(
     settled = _settled(deployment, mine)
     settled_template = plain_template(settled["spec"]["template"]) if settled else {}
     with_pods = {_hash_label(found) for found in mine if _count(found, "replicas")}
+    tried = [
+        found
+        for found in mine
+        if candidate and _hash_label(found) != stable_hash and template_hash(found["spec"]["template"]) == candidate
+    ]
     return Target(
         uid=metadata["uid"],
         generation=int(metadata.get("generation", 0)),
@@ -166,14 +173,9 @@ def parse_target(
         deleting="deletionTimestamp" in metadata,
         problems=tuple(_problems(deployment, spec, adopted=bool(stable_hash))),
         stale_replicasets=tuple(
-            found["metadata"]["name"]
-            for found in mine
-            if candidate
-            and _hash_label(found) != stable_hash
-            and not _replicas(found)
-            and not _count(found, "replicas")
-            and template_hash(found["spec"]["template"]) == candidate
+            found["metadata"]["name"] for found in tried if not _replicas(found) and not _count(found, "replicas")
         ),
+        candidate_revision=max(map(_number_in_history, tried), default=0),
     )
 
 
@@ -347,6 +349,12 @@ def _is_ready(pod: Object) -> bool:
 
 def _hash_label(replicaset: Object) -> str:
     return str((replicaset["metadata"].get("labels") or {}).get(HASH_LABEL, ""))
+
+
+def _number_in_history(replicaset: Object) -> int:
+    """0 where it has none: the annotation is anybody's to write."""
+    number = annotations_of(replicaset).get(IN_HISTORY, "")
+    return int(number) if number.isdecimal() and len(number) < 10 else 0
 
 
 def _replicas(body: Object) -> int:

@@ -6,6 +6,7 @@ Each test is one story of a person and a workload; bakes are seconds, traffic an
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -232,6 +233,37 @@ def test_a_canary_deleted_while_its_target_rolls_lets_the_vetted_revision_finish
     assert not story.deployment()["spec"].get("paused")
     eventually(lambda: story.revisions() == {"v2"})
     story.assert_nothing_left()
+
+
+def test_what_the_answer_to_a_retry_says_to_type_tries_a_revision_again_that_left_its_release(
+    start: StartStory,
+) -> None:
+    story = start(step(50, "1h"), processes=False)
+    story.edit("v2")
+    first = story.until_weight(50)["attempt"]["id"]
+    no_more_pods(story.namespace, 3)
+    story.decide("promote")
+    story.until_phase("Releasing")
+
+    def has_begun() -> bool:
+        rolls = story.deployment()
+        seen = rolls["status"]["observedGeneration"] == rolls["metadata"]["generation"]
+        return seen and not rolls["spec"].get("paused")
+
+    eventually(has_begun)
+    assert story.decide("abort").code == 0
+    story.until_phase("RolledBack")
+    kubectl("delete", "quota", "full", "-n", story.namespace)
+
+    retried = story.decide("retry")
+    typed = re.search(r"kubectl (rollout undo deployment/shop --to-revision=\d+), or", retried.text)
+    assert typed is not None, retried.text
+    kubectl(*typed[1].split(), "-n", story.namespace)
+
+    again = story.until(lambda now: now["attempt"]["id"] != first and now.get("weight") == 50)["attempt"]
+    assert again["images"] == ["registry.local/shop:v2"]
+    assert story.deployment()["spec"]["paused"]
+    assert story.revisions() == {"v1"}
 
 
 def test_a_canary_waits_until_its_target_has_settled_and_moves_no_pod(start: StartStory) -> None:

@@ -59,6 +59,8 @@ def test_a_phase_that_only_a_newer_serin_knows_can_be_aborted() -> None:
         ({"phase": "Idle", "attempt": attempt(outcome="Promoted")}, "abort", "has ended"),
         ({"phase": "RolledBack"}, "resume", "kubectl canary retry"),
         ({}, "retry", "was not rolled back"),
+        ({"phase": "Idle", "rejected": "22222"}, "retry", "Apply the rejected revision first"),
+        ({"phase": "Idle", "rejected": "33333"}, "retry", "was not rolled back"),
         ({"attempt": attempt(gates=[])}, "approve", "asks for an approval"),
     ],
 )

@@ -13,11 +13,11 @@ from controller.model.evidence import Evidence, ImageSeen
 from controller.model.guarded import Gate
 from controller.model.spec import Verb
 from controller.model.status import Answered, Outcome, Permitted, Phase, Status
-from controller.model.world import DecisionSeen, Pins, Weight
+from controller.model.world import DecisionSeen, Pins, Target, Weight
 from controller.rollout.answers import LETS_THROUGH, answer, approvers, broken_glass, overridden, unanswered
 from controller.rollout.decide import decide
 from controller.rollout.moves import Become, Wait
-from tests.builders import NOON, OLD, gated, observed, status, target
+from tests.builders import NEW, NOON, OLD, attempt, gated, observed, status, target
 
 HOUR = timedelta(hours=1)
 NOBODY = frozenset[str]()
@@ -309,13 +309,29 @@ def test_more_exceptions_than_anything_asks_for_are_refused_and_break_glass_is_s
 
 @pytest.mark.parametrize(
     ("found", "words"),
-    [(GATED.template_hash, "the rejected revision gets a new attempt"), (OLD, "apply the rejected revision once more")],
-    ids=["it is held", "stable's was put back"],
+    [
+        (target(template_hash=GATED.template_hash), "the rejected revision gets a new attempt"),
+        (
+            target(template_hash=OLD, candidate_revision=7),
+            "kubectl rollout undo deployment/checkout --to-revision=7, or ",
+        ),
+        (target(template_hash=OLD), "waits to be applied: what released it before (kubectl apply"),
+    ],
+    ids=["it is held", "stable's was put back", "and the history does not have it"],
 )
-def test_a_retry_says_whether_the_revision_has_to_be_applied_again(found: str, words: str) -> None:
+def test_a_retry_says_what_to_type_where_the_revision_has_to_be_applied_again(found: Target, words: str) -> None:
     over = status(Phase.ROLLED_BACK, attempt=GATED, rejected=GATED.template_hash)
 
-    changed = answer(over, says(Verb.RETRY), NOON, target=target(template_hash=found))
+    changed = answer(over, says(Verb.RETRY), NOON, target=found, name="checkout")
 
     assert words in changed.decisions[-1].answer
     assert (changed.phase, changed.rejected) == (Phase.IDLE, "")
+
+
+@pytest.mark.parametrize(("rejected", "words"), [(NEW, "Apply the rejected revision first"), ("x", "not rolled back")])
+def test_a_retry_that_comes_before_the_rejected_revision_is_held_again_is_told_so(rejected: str, words: str) -> None:
+    withdrawn = status(Phase.IDLE, attempt=attempt(template_hash=NEW), rejected=rejected)
+
+    found = answered(says(Verb.RETRY), withdrawn)
+
+    assert (found.taken, words in found.answer) == (False, True)

@@ -169,6 +169,18 @@ def test_only_empty_replicasets_of_the_candidate_are_named_for_removal() -> None
     assert target_of(held, old, again, other, stable="aaa").stale_replicasets == ()
 
 
+def test_the_candidates_number_in_the_history_is_its_newest() -> None:
+    old, again, before = replicaset(V1, "aaa", 2), replicaset(V2, "bbb", 0), replicaset(V2, "ccc", 0)
+    for body, number in ((old, "9"), (again, "8"), (before, "5")):
+        body["metadata"]["annotations"] = {"deployment.kubernetes.io/revision": number}
+
+    found = target_of(deployment(V1), old, again, before, stable="aaa", candidate=template_hash(V2))
+
+    assert found.candidate_revision == 8
+    again["metadata"]["annotations"] = before["metadata"]["annotations"] = {"deployment.kubernetes.io/revision": "soon"}
+    assert target_of(deployment(V1), again, before, candidate=template_hash(V2)).candidate_revision == 0
+
+
 def test_a_roll_past_its_deadline_says_why_unless_it_is_paused() -> None:
     condition = {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded", "message": "timed out"}
     status = {"conditions": [condition]}
