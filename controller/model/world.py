@@ -74,6 +74,8 @@ class CanaryPods:
     epoch: str = ""
     asked_at: datetime | None = None
     """since when it is to have `wanted` pods, where that is known"""
+    missing_since: datetime | None = None
+    """since when the first of the pods that do not serve yet is asked for, where that was before `asked_at`"""
     trouble: str = ""
     """CamelCase: CrashLoopBackOff, ImagePullBackOff, QuotaExceeded, OOMKilled; empty when there is none"""
     trouble_message: str = ""

@@ -42,7 +42,7 @@ def wait_for_pods(seen: Observed, now: datetime) -> Decision:
     status, canary = seen.status, seen.canary
     assert status.attempt is not None
     assert seen.spec is not None
-    deadline = waited_for_since(status.attempt, canary, now) + seen.spec.progress_deadline
+    deadline = _missed_since(status.attempt, canary, now) + seen.spec.progress_deadline
     found = _found(canary)
     if now >= deadline:
         message = f"{found} after {seen.spec.progress_deadline}"
@@ -56,9 +56,14 @@ def waited_for_since(attempt: Attempt, canary: CanaryPods, now: datetime) -> dat
     return max(entered, canary.asked_at or entered)
 
 
+def _missed_since(attempt: Attempt, canary: CanaryPods, now: datetime) -> datetime:
+    """When the first of those that are missing was asked for: that more are asked for gives it no more time."""
+    return max(attempt.entered_at or now, canary.missing_since or waited_for_since(attempt, canary, now))
+
+
 def was_scaled(seen: Observed, now: datetime) -> bool:
-    """Whether more pods were asked for during this bake, so lately that they may still be starting."""
-    attempt, asked, spec = seen.status.attempt, seen.canary.asked_at, seen.spec
+    """Whether the pods that are missing were asked for during this bake, so lately that they may still be starting."""
+    attempt, asked, spec = seen.status.attempt, seen.canary.missing_since or seen.canary.asked_at, seen.spec
     if attempt is None or attempt.baking_since is None or asked is None or spec is None:
         return False
     return seen.canary.serving > 0 and asked > attempt.baking_since and now < asked + spec.progress_deadline

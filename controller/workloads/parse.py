@@ -7,7 +7,7 @@ the Deployment controller gives.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from controller.model.spec import CanarySpec
@@ -25,6 +25,8 @@ REPLACED = "serin.dev/replaced"
 """on the canary's pod template: the epoch of the retreat that asked for fresh pods"""
 ASKED = "serin.dev/asked-at"
 """on a Deployment of ours: since when it is to have this many pods"""
+ASKED_BEFORE = "serin.dev/asked-before"
+"""on the same: `2@INSTANT`, divided by spaces: since when it was to have fewer, where those did not serve yet"""
 HELD = "serin.dev/held"
 """on a target that the admission policy has paused: the Canary it did so for"""
 ORIGIN = "serin.dev/origin"
@@ -195,20 +197,23 @@ def parse_canary(
         pod["metadata"]["name"]: max(0.0, (now - _instant(pod["metadata"]["creationTimestamp"])).total_seconds())
         for pod in alive
     }
+    endpoints = sum(
+        len(endpoint.get("addresses") or ())
+        for found in slices
+        for endpoint in found.get("endpoints") or ()
+        if (endpoint.get("conditions") or {}).get("ready") is not False
+        and (endpoint.get("targetRef") or {}).get("name") in ready
+    )
+    asked_at, serving = asked_since(deployment, now), min(len(ready), endpoints)
     return CanaryPods(
         exists=True,
         attempt=attempt_of(deployment),
         wanted=_replicas(deployment),
         ready=len(ready),
-        endpoints=sum(
-            len(endpoint.get("addresses") or ())
-            for found in slices
-            for endpoint in found.get("endpoints") or ()
-            if (endpoint.get("conditions") or {}).get("ready") is not False
-            and (endpoint.get("targetRef") or {}).get("name") in ready
-        ),
+        endpoints=endpoints,
         epoch=annotations_of(deployment).get(EPOCH, ""),
-        asked_at=_asked_at(deployment, now),
+        asked_at=asked_at,
+        missing_since=next((at for count, at in asked_before(deployment) if count > serving and at <= now), asked_at),
         trouble=trouble,
         trouble_message=message[:1024],
         youngest_age=min(ages.values(), default=0.0),
@@ -220,13 +225,26 @@ def parse_canary(
     )
 
 
-def _asked_at(canary: Object, now: datetime) -> datetime | None:
+def asked_since(canary: Object, now: datetime) -> datetime | None:
     """What cannot be read, or lies ahead, may be anybody's writing: the rollout's own clock counts."""
     try:
         at = datetime.fromisoformat(annotations_of(canary).get(ASKED, ""))
         return at if at <= now else None
     except (ValueError, TypeError):
         return None
+
+
+def asked_before(canary: Object) -> list[tuple[int, datetime]]:
+    """How many pods it was to have before, and since when: counts rise. What cannot be read counts as never written."""
+    found = []
+    for entry in annotations_of(canary).get(ASKED_BEFORE, "").split():
+        count, _, instant = entry.partition("@")
+        try:
+            at = datetime.fromisoformat(instant)
+            found.append((int(count), at if at.tzinfo else at.replace(tzinfo=UTC)))
+        except ValueError:
+            continue
+    return sorted(found)
 
 
 def attempt_of(canary: Object) -> str:

@@ -13,7 +13,19 @@ from typing import Any
 from controller.model.spec import API_VERSION, CanarySpec
 from controller.model.template import HASH_LABEL, plain_template
 from controller.ports import Ref
-from controller.workloads.parse import ASKED, CANARY_LABEL, EPOCH, HELD, REPLACED, Object, annotations_of, labels_of
+from controller.workloads.parse import (
+    ASKED,
+    ASKED_BEFORE,
+    CANARY_LABEL,
+    EPOCH,
+    HELD,
+    REPLACED,
+    Object,
+    annotations_of,
+    asked_before,
+    asked_since,
+    labels_of,
+)
 from controller.workloads.services import PINNED, Selecting
 
 Op = dict[str, Any]
@@ -21,6 +33,8 @@ Op = dict[str, Any]
 HOLD_PROBE = "serin.dev/hold-probe"
 HELD_BY = "held by Canary"
 """how the validating policy's refusal begins (manifests/admission/hold.yaml)"""
+ASKS_KEPT = 20
+"""the first of them: pods that are asked for after so many others wait as long as the last"""
 MANAGED_BY = {"app.kubernetes.io/managed-by": "serin"}
 
 _NOT_COPIED = (
@@ -198,7 +212,29 @@ def scale_ops(canary: Object, replicas: int, epoch: str, now: datetime) -> list[
     if there == replicas and annotations_of(canary).get(EPOCH) == epoch:
         return []
     asked = [_add(_annotation(ASKED), now.isoformat())] if replicas > there else []
-    return [*unchanged_ops(canary), _add("/spec/replicas", replicas), *annotate_ops(canary, EPOCH, epoch), *asked]
+    return [
+        *unchanged_ops(canary),
+        _add("/spec/replicas", replicas),
+        *annotate_ops(canary, EPOCH, epoch),
+        *asked,
+        *_asked_before_ops(canary, replicas, now),
+    ]
+
+
+def _asked_before_ops(canary: Object, replicas: int, now: datetime) -> list[Op]:
+    """Pods that do not serve yet are waited for since they were asked for, however many are asked for after them: an
+    autoscaler that adds one every few minutes would else put off their deadline for ever."""
+    there, ready = canary["spec"].get("replicas", 1), (canary.get("status") or {}).get("readyReplicas", 0)
+    last = asked_since(canary, now)
+    asked = [*asked_before(canary), *([(there, last)] if last and replicas > there else [])]
+    since: dict[int, datetime] = {}
+    for count, at in asked:
+        if count > ready:
+            since.setdefault(min(count, replicas), at)
+    kept = " ".join(f"{count}@{at.isoformat()}" for count, at in list(since.items())[:ASKS_KEPT])
+    if kept == annotations_of(canary).get(ASKED_BEFORE, ""):
+        return []
+    return [_add(_annotation(ASKED_BEFORE), kept)] if kept else unannotate_ops(canary, ASKED_BEFORE)
 
 
 HOSTNAME = "kubernetes.io/hostname"

@@ -358,6 +358,27 @@ def test_pods_are_given_their_time_from_when_they_were_asked_for_whatever_came_b
     assert late.reason == (trouble or "ProgressDeadline")
 
 
+def test_pods_that_never_start_meet_their_deadline_although_an_autoscaler_asks_for_more_every_few_minutes() -> None:
+    begun = status(Phase.PREPARING, weight=0.0, attempt=attempt(entered_at=NOON - 9 * MINUTE, baking_since=None))
+    pods = CanaryPods(True, "20260301-115000", wanted=1, asked_at=NOON, missing_since=NOON - 9 * MINUTE)
+    waiting = observed(status=begun, canary=pods, weight=Weight())
+    baking = observed(target=target(replicas=20), canary=replace(pods, wanted=2, ready=1, endpoints=1))
+
+    assert decide(waiting, NOON).reason == "CanaryNotReady"
+    grown = replace(waiting, canary=replace(pods, asked_at=NOON + MINUTE))
+    assert decide(grown, NOON + MINUTE).reason == "ProgressDeadline"
+    lost = become(replace(baking, canary=replace(baking.canary, missing_since=NOON - 11 * MINUTE)))
+    assert lost.reason == "CanaryNotReady", "and while it bakes the step does not wait for them for ever"
+
+
+def test_pods_that_an_autoscaler_adds_get_their_moment_where_their_images_are_not_pulled_at_once() -> None:
+    begun = status(Phase.PREPARING, weight=0.0, attempt=attempt(entered_at=NOON - 9 * MINUTE, baking_since=None))
+    young = CanaryPods(True, "20260301-115000", wanted=2, trouble="ErrImagePull", asked_at=NOON - timedelta(seconds=2))
+    slow = observed(status=begun, canary=replace(young, missing_since=NOON - 5 * MINUTE), weight=Weight())
+
+    assert decide(replace(slow, target=target(replicas=20)), NOON).reason != "ErrImagePull"
+
+
 def test_a_canary_that_grows_with_its_target_bakes_on_and_leaves_no_step_before_its_new_pods_serve() -> None:
     """An autoscaler in the morning: beginning anew with each pod, a service would never get past a step."""
     grown = CanaryPods(True, "20260301-115000", wanted=1, ready=1, endpoints=1, asked_at=NOON - timedelta(seconds=3))

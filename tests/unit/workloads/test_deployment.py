@@ -26,6 +26,7 @@ from controller.workloads.render import (
 from controller.workloads.services import matches
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
+HOUR = timedelta(hours=1)
 REF = Ref("shop", "checkout", "canary-uid")
 V1 = {"metadata": {"labels": {"app": "checkout"}}, "spec": {"containers": [{"name": "app", "image": "shop:1"}]}}
 V2 = {"metadata": {"labels": {"app": "checkout"}}, "spec": {"containers": [{"name": "app", "image": "shop:2"}]}}
@@ -362,6 +363,66 @@ def test_since_when_pods_are_asked_for_is_written_only_where_there_are_to_be_mor
 
     assert "/metadata/annotations/serin.dev~1epoch" in written
     assert ("/metadata/annotations/serin.dev~1asked-at" in written) is asks
+
+
+def scaled(body: dict[str, Any], *, ready: int, to: int, at: datetime) -> dict[str, Any]:
+    """The canary with so many pods ready, after it was scaled at that moment."""
+    after = copy.deepcopy(body) | {"status": {"readyReplicas": ready}}
+    annotations = after["metadata"]["annotations"]
+    for op in scale_ops(after, to, "4.2", at):
+        name = op["path"].removeprefix("/metadata/annotations/").replace("~1", "/")
+        if op["op"] == "remove":
+            del annotations[name]
+        elif name in {"serin.dev/asked-at", "serin.dev/asked-before"}:
+            annotations[name] = op["value"]
+    after["spec"]["replicas"] = to
+    return after
+
+
+def missing_since(body: dict[str, Any], ready: int) -> Any:
+    names = [f"c-{number}" for number in range(ready)]
+    endpoints = [{"addresses": ["10.244.0.1"], "targetRef": {"name": name}} for name in names]
+    pods = [pod(name) for name in names]
+    return parse_canary(body, pods, [{"endpoints": endpoints}], owner="canary-uid", now=NOON + HOUR).missing_since
+
+
+def test_pods_that_do_not_start_are_missing_since_they_were_asked_for_however_many_more_an_autoscaler_adds() -> None:
+    body = canary()
+    for number in range(1, 41):
+        body = scaled(body, ready=1, to=2 + number, at=NOON + number * timedelta(minutes=1))
+
+    assert missing_since(body, ready=1) == NOON
+    assert missing_since(body, ready=2) == NOON + timedelta(minutes=1)
+    assert missing_since(body, ready=41) == NOON + timedelta(minutes=40), "the last are asked for last"
+    assert len(body["metadata"]["annotations"]["serin.dev/asked-before"]) < 1000
+
+
+def test_pods_that_start_in_their_time_are_not_late_because_others_were_asked_for_before_them() -> None:
+    grown = scaled(canary(), ready=0, to=3, at=NOON + timedelta(minutes=5))
+    again = scaled(grown, ready=2, to=4, at=NOON + timedelta(minutes=9))
+
+    assert missing_since(again, ready=2) == NOON + timedelta(minutes=5)
+    settled = scaled(again, ready=4, to=5, at=NOON + timedelta(minutes=20))
+    assert "serin.dev/asked-before" not in settled["metadata"]["annotations"], "nothing was missing"
+
+
+def test_pods_that_were_taken_away_and_are_asked_for_anew_have_their_time_again() -> None:
+    shrunk = scaled(canary(), ready=1, to=1, at=NOON + timedelta(minutes=5))
+
+    grown = scaled(shrunk, ready=1, to=3, at=NOON + timedelta(minutes=30))
+
+    assert missing_since(grown, ready=1) == NOON + timedelta(minutes=30)
+    assert missing_since(scaled(shrunk, ready=0, to=3, at=NOON + HOUR / 2), ready=0) == NOON, "and the first has not"
+
+
+@pytest.mark.parametrize(
+    "written", ["", "2", "many@2026-11-21T12:00:00+00:00", "1@yesterday", "1@2036-01-01T00:00:00+00:00"]
+)
+def test_what_cannot_be_read_of_earlier_pods_counts_as_never_written(written: str) -> None:
+    body = canary()
+    body["metadata"]["annotations"]["serin.dev/asked-before"] = written
+
+    assert missing_since(body, ready=0) == NOON
 
 
 def test_template_and_pause_are_restored_in_one_patch() -> None:
