@@ -239,6 +239,8 @@ class Attempt(Value, frozen=True):
     """when somebody took our backend out of the route"""
     unpinned: Annotated[tuple[datetime, ...], Meta(max_length=10)] = ()
     """when somebody took the pin off a Service"""
+    reapplied_at: datetime | None = None
+    """when it was last said who applies the rejected template again while pods of it are left"""
     first_bad_at: datetime | None = None
     seconds_to_relief: float | None = None
     canary_requests: Count = 0

@@ -57,6 +57,8 @@ class Target:
     """zero-replica ReplicaSets with the candidate's template, which scaling would bring up"""
     candidate_revision: int = 0
     """number of the candidate's template in its rollout history; 0 where that does not have it"""
+    applied_by: str = ""
+    """who wrote its template last, by the name that `managedFields` keeps; empty in a look that is not live"""
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,14 @@ from controller.rollout.pods import (
     waited_for_since,
     was_scaled,
 )
-from controller.rollout.told import how_it_ended, pins_reverted, route_reverted, target_missing, told
+from controller.rollout.told import (
+    how_it_ended,
+    pins_reverted,
+    route_reverted,
+    target_missing,
+    template_reapplied,
+    told,
+)
 
 MARGIN = timedelta(seconds=1)
 """gateways obey up to 0.4 s after they report that they do (measured: 87 to 383 ms)"""
@@ -279,6 +286,8 @@ def _while_idle(seen: Observed, now: datetime) -> Decision:
             return Wait(status.reason, status.message) if status.reason in set(Outcome) else Wait("Idle")
         case _ if (out := _went_out_unheld(seen, target, now)) is not None:
             return out
+        case Target(paused=True, strays=True) if target.template_hash == status.rejected:
+            return _reapplied(seen, now)
         case Target(paused=True) if target.template_hash == status.rejected:
             return Become(status.but(phase=Phase.ROLLED_BACK, holding=True), "RolledBack", "rejected before")
         case Target(paused=True):
@@ -311,14 +320,26 @@ def _while_rolled_back(seen: Observed, now: datetime) -> Decision:
         case Target(paused=False) if not same:
             return _not_held(seen, "unpaused while held")
         case Target(strays=True) if rejected:
-            return Do(
-                Restore(), "Restoring", "some pods run the rejected revision: the workload gets stable's template"
-            )
+            return _reapplied(seen, now)
         case _ if not same and not rejected and (problem := _problem((*seen.problems, *target.problems), now)):
             return problem
         case _ if not same and not rejected:
             return _tried(seen, target, now)
+    if status.reason == "TemplateReapplied":
+        # It stands until something else is so: the tool may come again any moment.
+        return Wait(status.reason, status.message)
     return Wait("RolledBack", how_it_ended(status))
+
+
+def _reapplied(seen: Observed, now: datetime) -> Decision:
+    """The rejected template, while pods of it are left: it gets stable's each time. Where it had that already, who
+    brings the other is told, once in a while, for a tool may do so every second."""
+    status, attempt = seen.status, seen.status.attempt
+    again = attempt is not None and (attempt.releasing or attempt.unheld or status.phase is Phase.IDLE)
+    last = attempt.reapplied_at if attempt else None
+    if not again or status.reason == "EditNotHeld" or (last is not None and now < last + DRIFT_WINDOW):
+        return Do(Restore(), "Restoring", "some pods run the rejected revision: the workload gets stable's template")
+    return Become(status.with_attempt(reapplied_at=now), "TemplateReapplied", template_reapplied(seen, now))
 
 
 def _while_leaving(seen: Observed, now: datetime) -> Decision:

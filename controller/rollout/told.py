@@ -109,6 +109,19 @@ def pins_reverted(seen: Observed) -> str:
     return f"somebody took pod-template-hash, which keeps it to stable's pods, off Service {name}. {setting}"
 
 
+def template_reapplied(seen: Observed, now: datetime) -> str:
+    """Who brings what was rejected again and again, and what ends that."""
+    name = seen.spec.target_ref.name if seen.spec else ""
+    who = seen.target.applied_by if seen.target and seen.target.applied_by else "somebody"
+    return (
+        f"{who} applied the rejected template of Deployment {name} again at {now:%H:%M:%S} UTC, while pods of it are "
+        "left since the way back is stuck: it gets stable's each time. Put stable's revision or a corrected one where "
+        f"{who} takes it from, or stop that tool meanwhile. Argo CD: spec.syncPolicy.automated of the Application. "
+        "Flux: spec.suspend of the Kustomization. What keeps stable's pods from starting: kubectl describe "
+        f"deployment {name}"
+    )
+
+
 def _let_alone(kind: str, name: str, for_argo: str, for_flux: str) -> str:
     """What to write where, so that a tool leaves alone what a rollout changes."""
     return (

@@ -178,6 +178,7 @@ def parse_target(
             found["metadata"]["name"] for found in tried if not _replicas(found) and not _count(found, "replicas")
         ),
         candidate_revision=max(map(_number_in_history, tried), default=0),
+        applied_by=_applied_by(metadata),
     )
 
 
@@ -367,6 +368,15 @@ def _is_ready(pod: Object) -> bool:
 
 def _hash_label(replicaset: Object) -> str:
     return str((replicaset["metadata"].get("labels") or {}).get(HASH_LABEL, ""))
+
+
+def _applied_by(metadata: Object) -> str:
+    wrote = [
+        (str(entry.get("time", "")), str(entry.get("manager", "")))
+        for entry in metadata.get("managedFields") or ()
+        if "f:template" in ((entry.get("fieldsV1") or {}).get("f:spec") or {})
+    ]
+    return max(wrote, default=("", ""))[1]
 
 
 def _number_in_history(replicaset: Object) -> int:

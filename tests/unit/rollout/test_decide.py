@@ -705,6 +705,53 @@ def test_a_rejected_template_is_not_tried_again_without_a_retry() -> None:
     assert again.attempt.id != ended.id
 
 
+STUCK = target(strays=True, stable_ready=2, settled_hash="", applied_by="argocd-controller")
+"""the way back got stuck, and the rejected template came again: held, beside pods that still run it"""
+
+
+@pytest.mark.parametrize("phase", [Phase.ROLLED_BACK, Phase.IDLE])
+def test_who_applies_the_rejected_template_again_while_pods_of_it_are_left_is_told_before_stables_comes_back(
+    phase: Phase,
+) -> None:
+    ended = attempt(outcome=Outcome.ROLLED_BACK, releasing=True)
+    resting = status(phase, attempt=ended, rejected=NEW, weight=0.0, holding=False, reason="RolledBack")
+    seen = observed(status=resting, target=STUCK, record=RecordSeen(True, 1, "RolledBack"), pins=Pins())
+
+    told = become(seen)
+
+    assert (told.status.phase, told.status.reason) == (phase, "TemplateReapplied")
+    for word in ("argocd-controller applied", "12:00:00 UTC", "Argo CD: spec.syncPolicy", "Flux: spec.suspend"):
+        assert word in told.message
+    assert done(replace(seen, status=told.status)) == Restore()
+
+
+def test_a_tool_that_applies_the_rejected_template_every_second_costs_a_status_every_ten_minutes() -> None:
+    ended = attempt(outcome=Outcome.ROLLED_BACK, releasing=True)
+    known = status(Phase.ROLLED_BACK, attempt=ended, rejected=NEW, weight=0.0, holding=False, reason="RolledBack")
+    restored = replace(STUCK, paused=False, template_hash=OLD, roll_stuck="ProgressDeadlineExceeded", applied_by="")
+    restores, told = 0, []
+
+    for second in range(1800):
+        for found in (STUCK, STUCK, restored):
+            seen = observed(status=known, target=found, record=RecordSeen(True, 1, "RolledBack"), pins=Pins())
+            decision = decide(seen, NOON + timedelta(seconds=second))
+            restores += isinstance(decision, Do)
+            if isinstance(decision, Become):
+                known = decision.status
+                told.append(decision.reason)
+
+    assert restores >= 1800
+    assert told == ["TemplateReapplied"] * 3
+
+
+def test_pods_that_a_person_let_out_are_taken_back_without_a_word_of_tools() -> None:
+    ended = attempt(outcome=Outcome.ROLLED_BACK, releasing=True)
+    told = status(Phase.ROLLED_BACK, attempt=ended, rejected=NEW, reason="EditNotHeld")
+    seen = observed(status=told, target=STUCK, record=RecordSeen(True, 1, "RolledBack"))
+
+    assert done(seen) == Restore()
+
+
 @pytest.mark.parametrize("of", ["the Canary", "the target"])
 def test_what_must_be_mended_first_holds_the_edit_after_a_rollback_too(of: str) -> None:
     resting = status(Phase.ROLLED_BACK, attempt=attempt(outcome=Outcome.ROLLED_BACK), rejected=NEW, weight=0.0)

@@ -182,6 +182,20 @@ def test_the_candidates_number_in_the_history_is_its_newest() -> None:
     assert target_of(deployment(V1), again, before, candidate=template_hash(V2)).candidate_revision == 0
 
 
+def test_who_wrote_the_template_last_is_known_whoever_scaled_it_or_reported_since() -> None:
+    body, template = deployment(), {"f:spec": {"f:template": {"f:spec": {}}}}
+    body["metadata"]["managedFields"] = [
+        {"manager": "argocd-controller", "operation": "Apply", "time": "2026-11-21T11:00:00Z", "fieldsV1": template},
+        {"manager": "kubectl-set", "operation": "Update", "time": "2026-11-21T10:00:00Z", "fieldsV1": template},
+        {"manager": "hpa", "time": "2026-11-21T11:30:00Z", "fieldsV1": {"f:spec": {"f:replicas": {}}}},
+        {"manager": "kcm", "time": "2026-11-21T11:50:00Z", "fieldsV1": {"f:status": {}}, "subresource": "status"},
+        {"manager": "odd"},
+    ]
+
+    assert target_of(body).applied_by == "argocd-controller"
+    assert target_of(deployment()).applied_by == ""
+
+
 def test_a_roll_past_its_deadline_says_why_unless_it_is_paused() -> None:
     condition = {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded", "message": "timed out"}
     status = {"conditions": [condition]}
