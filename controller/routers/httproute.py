@@ -31,6 +31,7 @@ from controller.routers.split import (
     has_all,
     is_mirrored,
     is_named,
+    is_split,
     parse_epoch,
     parse_percent,
     parse_share,
@@ -52,6 +53,8 @@ class HttpRouteRouter:
         self._api = api
         self._cache = cache
         self._fence = fence or Fence()
+        self._split_too: set[str] = set()
+        """Canaries whose requests another route splits as well"""
 
     async def read_weight(self, ref: Ref, spec: CanarySpec, *, live: bool = True) -> Weight:
         """The weight live traffic has now; without `live`, as far as watches have brought it."""
@@ -63,6 +66,8 @@ class HttpRouteRouter:
         except Forbidden as error:
             return Weight(problem="RouteForbidden", problem_message=str(error))
         weight = parse_weight(route, ref, spec)
+        if not weight.problem and (other := self._split_elsewhere(ref, spec, live)):
+            weight = replace(weight, problem="CanaryInRoute", problem_message=_also_splits(other, ref, spec))
         return replace(weight, stable_only=self._stable_only(ref, spec))
 
     async def set_weight(self, ref: Ref, spec: CanarySpec, percent: float, *, epoch: str, was: str) -> None:
@@ -108,6 +113,20 @@ class HttpRouteRouter:
         if self._cache is None or not self._cache.knows(HTTPROUTES):
             return None
         return self._cache.find(HTTPROUTES, ref.namespace, spec.traffic.http_route.name)
+
+    def _split_elsewhere(self, ref: Ref, spec: CanarySpec, live: bool) -> str:
+        """Another route of the namespace that splits the same requests, as watches have it; empty where there is none.
+
+        All routes are looked through, so only in the looks that precede a raise, and until a found one is mended.
+        """
+        if self._cache is None or not self._cache.knows(HTTPROUTES) or not (live or ref.key in self._split_too):
+            return ""
+        name = ref.canary_name.encode()
+        routes = (each.read() for each in self._cache.kept(HTTPROUTES, ref.namespace) if name in each.body)
+        found = {_name(route) for route in routes if is_split(route, names_of(ref, spec))}
+        other = min(found - {spec.traffic.http_route.name}, default="")
+        (self._split_too.add if other else self._split_too.discard)(ref.key)
+        return other
 
     def _stable_only(self, ref: Ref, spec: CanarySpec) -> tuple[str, ...] | None:
         """From watches in any case: it is only said. None while no kind is watched, as where the cluster has none."""
@@ -318,6 +337,15 @@ def _parent_key(parent: dict[str, Any], namespace: str) -> tuple[Any, ...]:
 
 def _name(route: Route) -> str:
     return str((route.get("metadata") or {}).get("name", ""))
+
+
+def _also_splits(other: str, ref: Ref, spec: CanarySpec) -> str:
+    return (
+        f"spec.traffic.httpRoute: HTTPRoute {other} too splits requests between {spec.traffic.service.name} and "
+        f"{ref.canary_name}, and a Canary moves the weight in {spec.traffic.http_route.name} alone: requests there "
+        f"would reach a revision that was rolled back, and at rest nobody. Take {ref.canary_name} out of HTTPRoute "
+        f"{other}; a rule for testers names it alone"
+    )
 
 
 def _missing(ref: Ref, spec: CanarySpec) -> str:

@@ -93,6 +93,14 @@ def is_named(route: Route, names: Names) -> bool:
     return any(_has_ours(rule, names) for rule in _rules(route)) or is_mirrored(route, names)
 
 
+def is_split(route: Route, names: Names) -> bool:
+    """Whether a rule divides requests between stable and a Service of ours; one with ours alone is for testers."""
+    return any(
+        _has_stable(rule, names) and any(_weight(one) for one in _backends(rule) if names.is_ours(one))
+        for rule in _rules(route)
+    )
+
+
 def is_mirrored(route: Route, names: Names) -> bool:
     """Whether a RequestMirror of a rule, or of one of its backends, sends copies to a Service of ours."""
     return any(_has_mirror(rule, names) for rule in _rules(route))

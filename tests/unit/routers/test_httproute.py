@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from controller.errors import Conflict, Fenced, NeedsUser
+from controller.kube.cache import Kept, Whole
 from controller.kube.fence import Fence
 from controller.kube.resources import HTTPROUTES
 from controller.ports import Ref
-from controller.routers.httproute import HttpRouteRouter, parse_weight
+from controller.routers.httproute import KEPT, HttpRouteRouter, parse_weight
 from controller.routers.split import Names, render_split
 from tests.contract.router import canary_spec
 from tests.unit.routers.examples import accepted, backend, mirror, report, route, rule
@@ -26,6 +27,74 @@ def read(body: dict[str, Any]) -> Any:
 
 def unresolved(message: str, reason: str = "BackendNotFound") -> dict[str, Any]:
     return {"type": "ResolvedRefs", "status": "False", "reason": reason, "message": message, "observedGeneration": 1}
+
+
+class WatchedRoutes:
+    """What watches know of routes."""
+
+    def __init__(self, *routes: dict[str, Any]) -> None:
+        cut = [KEPT[HTTPROUTES](Whole(metadata=one["metadata"], spec=one["spec"])) for one in routes]
+        self._kept = [one for one in cut if one is not None]
+
+    def forget(self, name: str) -> None:
+        self._kept = [one for one in self._kept if one.read()["metadata"]["name"] != name]
+
+    def knows(self, resource: object) -> bool:
+        return resource == HTTPROUTES
+
+    def find(self, resource: object, namespace: str, name: str) -> None:
+        return None
+
+    def kept(self, resource: object, group: str) -> list[Kept]:
+        return [one for one in self._kept if one.group == group]
+
+
+def also(*rules: dict[str, Any], name: str = "backup", namespace: str = "town") -> dict[str, Any]:
+    body = route(*rules)
+    body["metadata"] |= {"name": name, "namespace": namespace}
+    return body
+
+
+SPLIT = rule(backend("shop", 90), backend("shop-canary", 10))
+
+
+@pytest.mark.parametrize(
+    ("other", "is_told"),
+    [
+        pytest.param(also(SPLIT), True, id="a copy that was taken during a rollout"),
+        pytest.param(also(rule(backend("shop-canary"))), False, id="for testers"),
+        pytest.param(also(rule(backend("shop"))), False, id="stable's alone"),
+        pytest.param(also(rule(backend("shop", 100), backend("shop-canary", 0))), False, id="without a request"),
+        pytest.param(also(rule(backend("cart", 90), backend("shop-canary", 10))), False, id="beside another Service"),
+        pytest.param(also(SPLIT, name=SPEC.traffic.http_route.name), False, id="the Canary's own"),
+        pytest.param(also(SPLIT, namespace="elsewhere"), False, id="of another namespace"),
+    ],
+)
+async def test_another_route_that_splits_the_same_requests_is_told_by_its_name(
+    other: dict[str, Any], is_told: bool
+) -> None:
+    body = also(rule(backend("shop")), name=SPEC.traffic.http_route.name)
+    router = HttpRouteRouter(RouteStore(body), WatchedRoutes(body, other))  # type: ignore[arg-type]
+
+    weight = await router.read_weight(REF, SPEC)
+
+    assert (weight.problem == "CanaryInRoute", "HTTPRoute backup too splits" in weight.problem_message) == (
+        is_told,
+    ) * 2
+
+
+async def test_of_other_routes_only_a_look_that_may_raise_asks_until_one_was_found_and_then_each_sees_it_mended() -> (
+    None
+):
+    body = also(rule(backend("shop")), name=SPEC.traffic.http_route.name)
+    watched = WatchedRoutes(body, also(SPLIT))
+    router = HttpRouteRouter(RouteStore(body), watched)  # type: ignore[arg-type]
+
+    problems = [(await router.read_weight(REF, SPEC, live=live)).problem for live in (False, True, False)]
+    watched.forget("backup")
+    mended = await router.read_weight(REF, SPEC, live=False)
+
+    assert (problems, mended.problem) == (["", "CanaryInRoute", "CanaryInRoute"], "")
 
 
 @pytest.mark.parametrize(
@@ -303,6 +372,9 @@ class Watched:
 
     def __init__(self, picture: dict[str, Any]) -> None:
         self.picture = picture
+
+    def kept(self, resource: object, group: str) -> list[Kept]:
+        return []
 
     def knows(self, resource: Any) -> bool:
         return bool(resource == HTTPROUTES)
