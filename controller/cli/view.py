@@ -320,7 +320,9 @@ def _next(scene: Scene) -> Iterator[str]:
         yield f"the roll stands where it is and goes on {_lets_on(scene)}"
     elif scene.phase == "Releasing" and scene.reason != "ObjectiveMissed":
         yield "the Deployment rolls by its own strategy"
-    if scene.was_put_back:
+    if scene.phase == "RolledBack" and scene.reason == "TemplateReapplied" and not scene.has_unseen_edit:
+        yield plain(scene.status.get("message") or "", 600)
+    elif scene.was_put_back:
         yield "stable's template was put back: apply a corrected revision"
     elif scene.phase == "RolledBack":
         yield "the rejected revision stays held until it is edited or retried"

@@ -367,3 +367,11 @@ def test_the_tree_says_at_rest_what_the_next_rollout_can_see() -> None:
 
     assert "outlook  at 20 requests a second" in tree
     assert "step 1 gets 60 requests" in tree
+
+
+def test_who_applies_a_rejected_template_again_and_again_stands_on_the_first_line() -> None:
+    again = scene(phase="RolledBack", reason="TemplateReapplied", message="argocd-controller applied the rejected")
+
+    line, _ = view.render_headline(again)
+
+    assert "argocd-controller applied the rejected" in line
