@@ -113,9 +113,9 @@ class ImageEvidence:
             task = self._looking[image] = asyncio.create_task(self._fetch(image))
         await asyncio.wait({task}, timeout=PATIENCE)
         if not task.done():
-            return (
-                known if known is not None and known.blobs else _Looked(now, failure=f"{image[:200]}: being looked up")
-            )
+            # Why it could not be asked the last time says more than that it is asked again.
+            stands = known is not None and (known.blobs or known.failure)
+            return known if known is not None and stands else _Looked(now, failure=f"{image[:200]}: being looked up")
         self._looking.pop(image, None)
         fresh = task.result()
         if fresh.failure and known is not None and known.blobs and "@" in image:

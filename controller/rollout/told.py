@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from controller.model.redact import redact
 from controller.model.status import ACTIVE, Outcome, Phase, Status
 from controller.model.world import Observed
-from controller.rollout.conditions import render_conditions
+from controller.rollout.conditions import TO_COME, TO_MEND, render_conditions
 from controller.rollout.moves import Become, Decision, Do, Wait
 
 NEWS_AFTER = timedelta(seconds=5)
@@ -28,7 +28,7 @@ def told(seen: Observed, decision: Decision, now: datetime) -> Decision:
             reason == status.reason
             and seen.generation == status.observed_generation
             and stable_only == status.stable_only
-            and (status.phase is not Phase.PENDING or passed_on(message) == status.message)
+            and (not _says_what_to_do(status) or passed_on(message) == status.message)
         ):
             return decision
         case Wait() if _just_begun(status, now) and seen.generation == status.observed_generation:
@@ -52,6 +52,12 @@ def told(seen: Observed, decision: Decision, now: datetime) -> Decision:
 def passed_on(message: str) -> str:
     """What pods, routes and people say, as it goes on to statuses, Events and logs."""
     return redact(message)[:1024]
+
+
+def _says_what_to_do(status: Status) -> bool:
+    """Whoever looks goes by the message: what is still missing, which object is in the way, who does not answer."""
+    at_rest = status.phase not in ACTIVE and status.reason in TO_MEND | TO_COME
+    return status.phase is Phase.PENDING or at_rest
 
 
 def _just_begun(status: Status, now: datetime) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator
@@ -11,6 +12,7 @@ from datetime import datetime, timedelta
 import pytest
 from aiohttp import web
 
+from controller.attestations import provenance
 from controller.attestations.dsse import ENVELOPE, LARGEST
 from controller.attestations.images import BUNDLE, MANIFEST, Image, digest_of, fallback_tag, parse_image
 from controller.attestations.provenance import KEPT_EMPTY, KEPT_FAILURE, KEPT_FOUND, ImageEvidence
@@ -266,11 +268,26 @@ async def test_a_registry_that_is_down_is_said_and_holds_and_is_asked_again(serv
     first = await scene.read()
     server.attach(signed())
     scene.later(KEPT_FAILURE)
-    second = await scene.read()
+    async with asyncio.timeout(60):
+        while (second := await scene.read()).unavailable:
+            assert second == first, "what it said the last time stands until it has answered"
 
     assert "503" in first.unavailable
     assert (first.origin, first.trust) == (Origin.UNKNOWN, Trust.T0)
     assert (second.trust, second.unavailable) == (Trust.T3, "")
+
+
+async def test_what_kept_a_registry_from_answering_is_said_also_while_it_is_asked_again(
+    server: Server, scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.says(f"referrers/{DIGEST}", b"", 503)
+    first = await scene.read()
+    scene.later(KEPT_FAILURE)
+    monkeypatch.setattr(provenance, "PATIENCE", 0.0)
+
+    again = await scene.asked.read_evidence(REF, scene.images, (signer(),))
+
+    assert again.unavailable == first.unavailable
 
 
 async def test_what_was_proven_of_a_digest_stays_proven_while_the_registry_is_down(

@@ -1341,6 +1341,24 @@ def test_how_the_last_rollout_ended_stays_told_and_a_mended_problem_does_not() -
     assert (mended.status.reason, mended.status.message) == ("Idle", "")
 
 
+def test_what_an_edit_still_waits_for_is_told_anew_though_the_reason_is_the_same() -> None:
+    """Whoever brings the first statement reads which is missing next, and not the one that is there."""
+
+    def waits(message: str, *, found: str) -> Decision:
+        refused = replace(ruling(), refusals=(f"EvidenceMissing {found}",))
+        idle = status(Phase.IDLE, attempt=None, holding=False, reason="EvidenceMissing", message=message)
+        return decide(observed(status=idle, pins=Pins(), weight=Weight(), ruling=refused), NOON)
+
+    assert isinstance(waits("no scan of it", found="no scan of it"), Wait)
+    told = waits("no provenance of it", found="no scan of it")
+    assert isinstance(told, Become)
+    assert (told.status.phase, told.status.reason, told.status.message) == (
+        Phase.IDLE,
+        "EvidenceMissing",
+        "no scan of it",
+    )
+
+
 LOOKED_UP = Evidence(images=(ImageSeen("shop:2", "sha256:index", ("sha256:amd64",)),))
 
 
