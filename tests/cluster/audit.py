@@ -11,9 +11,10 @@ from typing import Any
 def entries(state: Path, saying: str = "") -> Iterator[dict[str, Any]]:
     """Every request of every API server of this cluster, the oldest file first; with `saying`, those whose line has it.
 
-    Which is quicker than to look at each: most requests are those of the cluster's own parts.
+    Which is quicker than to look at each: most requests are those of the cluster's own parts. The line that is being
+    written at this moment is left out.
     """
     for path in sorted(state.glob("audit*.log")):
-        for line in path.read_text(errors="replace").splitlines():
-            if line.startswith("{") and saying in line:
+        for line in path.read_text(errors="replace").splitlines(keepends=True):
+            if line.startswith("{") and line.endswith("\n") and saying in line:
                 yield json.loads(line)
