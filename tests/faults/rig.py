@@ -353,11 +353,14 @@ class Rig:
     async def scale_canary_away(self) -> None:
         """Somebody scales it to nothing, which the controller sees when the pod is gone.
 
-        If it saw the number first it would put that right, and there would be no fault.
+        If it saw the number first it would put that right, and there would be no fault: neither a watch nor a live
+        look, which comes in its own time, tells of it before.
         """
         self.proxy.hold_back()
+        unread = self.proxy.fault(method="GET", path=f"/deployments/{NAME}-canary", status=503)
         await self.patch("Deployment", {"spec": {"replicas": 0}}, f"{NAME}-canary")
         await self.until(lambda: not self.latest("Deployment", f"{NAME}-canary")["status"].get("replicas"), what="gone")
+        self.proxy.faults.remove(unread)
         self.proxy.let_go()
 
     async def decide(self, verb: str, attempt: str = "", **spec: Any) -> None:

@@ -375,7 +375,7 @@ async def test_row_31_a_rollout_begun_by_a_newer_version_is_judged_by_what_is_kn
     it.spoil()
     await it.until_phase("Retreated")
     await it.until_reason("NewerAnalysis")
-    assert it.weight == 0
+    await it.until_weight(0)
     await it.decide("Abort")
     await it.assert_back_on_stable("Aborted")
 

@@ -35,7 +35,7 @@ async def test_an_abort_costs_a_handful_of_writes(it: Rig) -> None:
     await it.ready(LONG)
     await it.edit("v2")
     await it.until_weight(30)
-    await asyncio.sleep(2)
+    await it.until(lambda: any(one.get("steps") for one in it.records()), what="the step is recorded, and all is said")
     before = len(it.replica.writes)
     await it.decide("Abort")
     await it.assert_back_on_stable("Aborted")
