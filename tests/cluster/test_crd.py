@@ -25,7 +25,7 @@ from controller.model.status import (
     render_status,
 )
 from tests.cluster.cluster import SERIN
-from tests.cluster.objects import CommandFailed, get, kubectl, refusal
+from tests.cluster.objects import CommandFailed, eventually, get, kubectl, refusal
 from tests.cluster.rules import BROKEN, Broken
 
 CRDS = Path(__file__).parents[2] / "manifests" / "crd"
@@ -39,6 +39,10 @@ def crds(cluster: object) -> None:
     kubectl("apply", "--server-side", "--force-conflicts", "-f", str(CRDS))
     for kind in KINDS:
         kubectl("wait", f"crd/{kind}.serin.dev", "--for=condition=Established", "--timeout=180s")
+    # A kind is established a moment before those who ask what kinds there are hear of it.
+    eventually(
+        lambda: kubectl("get", ",".join(f"{kind}.serin.dev" for kind in KINDS), "--all-namespaces", "-o", "json")
+    )
 
 
 def canary(namespace: str, name: str = "checkout", **spec: Any) -> dict[str, Any]:

@@ -133,6 +133,8 @@ def place(namespace: str, installed: None) -> str:
         kubectl("apply", "-f", "-", stdin=shop_deployment("shop", namespace, revision))
         kubectl("rollout", "status", "deployment/shop", "-n", namespace, "--timeout=180s")
     apply([shop_service("shop", namespace)])
+    # A roll is over while the last pods of the revision before still end.
+    eventually(lambda: len(get("pods", "", namespace, "app=shop")["items"]) == 2)
     return namespace
 
 
@@ -530,7 +532,7 @@ async def test_a_quota_that_is_exceeded_is_the_canarys_trouble(adopted: Story) -
     ("broken", "reasons"),
     [
         ({"image": "registry.local/nothing:1"}, {"ErrImagePull", "ImagePullBackOff"}),
-        ({"env": [{"name": "SHOP_CRASH", "value": "1"}]}, {"CrashLoopBackOff"}),
+        ({"env": [{"name": "SHOP_CRASH", "value": "1"}]}, {"CrashLoopBackOff", "ContainerRestarts"}),
     ],
     ids=["image that cannot be pulled", "crash loop"],
 )

@@ -402,6 +402,7 @@ def protected(serin: None, cluster: RunningCluster) -> Iterator[Story]:
     for user in ("olga", "otto"):
         for role in ("admin", "canary-approver"):
             kubectl("create", "rolebinding", f"{user}-{role}", f"--clusterrole={role}", f"--user={user}", "-n", name)
+        eventually(lambda user=user: may(user, "permit", "canaries.serin.dev", "-n", name))  # type: ignore[misc]
     yield story
     kubectl("label", "namespace", name, "serin.dev/protected-")
     kubectl("delete", "namespace", name, "--wait=false")
@@ -489,6 +490,7 @@ def test_t32_a_rule_is_not_got_around_by_removing_the_canary(serin: None, start:
     meta = {"name": f"stays-{story.namespace}"}
     delete = ("delete", "canary", "shop", *here, "--dry-run=server")
     eventually(lambda: kubectl(*delete, user="eve"))
+    eventually(lambda: may("olga", "detach", "canaries.serin.dev", *here))
     apply([{"apiVersion": "serin.dev/v1alpha1", "kind": "ReleasePolicy", "metadata": meta, "spec": spec}])
     try:
         eventually(lambda: "its workload would roll past it" in said_no(*delete, user="eve"))
