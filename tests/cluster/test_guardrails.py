@@ -209,7 +209,7 @@ def test_on_call_stops_every_rollout_with_one_command_and_two_owners_let_them_go
     assert "1 of 2" in first.text
     assert "1 of 2" in again.text
     assert [(one["reason"], one["weight"]) for one in still] == [("Frozen", 50)] * len(stories)
-    assert "thawed by oscar and olga" in second.text
+    assert (second.code, "1 of 2" in second.text) == (0, False), second.text
     assert [(one["outcome"], one["id"]) for one in ended] == [("Promoted", began[story.name]) for story in stories]
     assert all([one.get("ended", False) for one in attempt["freezes"]] == [False, True] for attempt in ended)
 
@@ -396,15 +396,14 @@ def test_every_command_of_the_page_runs_as_it_stands(serin: None, cluster: Runni
     try:
         for block in blocks(PAGE):
             for who in people[block.who]:
-                eventually(lambda who=who: may_look(who))  # type: ignore[misc]
+                eventually(lambda who=who: may_look(who))
             if block.who == "approver":
                 story.until_reason("AwaitingApproval")
             said.append(terminal.run(block, people[block.who]))
             if "freeze stop-4711" in block.text:
                 story.until_reason("Frozen")
             for name in re.findall(r"canary thaw (\S+)", block.text):
-                assert "thawed by" in said[-1]
-                assert not kubectl("get", "freeze", name, "--ignore-not-found", "-o", "name")
+                eventually(lambda name=name: not kubectl("get", "freeze", name, "--ignore-not-found", "-o", "name"))
         rolled_back = story.until_ended()
         approved = [by for by, taken, _ in answers(story) if taken]
         head = story.until(lambda now: now.get("head"))["head"]["hash"]

@@ -402,7 +402,7 @@ def protected(serin: None, cluster: RunningCluster) -> Iterator[Story]:
     for user in ("olga", "otto"):
         for role in ("admin", "canary-approver"):
             kubectl("create", "rolebinding", f"{user}-{role}", f"--clusterrole={role}", f"--user={user}", "-n", name)
-        eventually(lambda user=user: may(user, "permit", "canaries.serin.dev", "-n", name))  # type: ignore[misc]
+        eventually(lambda user=user: may(user, "permit", "canaries.serin.dev", "-n", name))
     yield story
     kubectl("label", "namespace", name, "serin.dev/protected-")
     kubectl("delete", "namespace", name, "--wait=false")
