@@ -71,6 +71,11 @@ def apply(objects: list[Object], user: str = "", groups: Iterable[str] = ()) -> 
     kubectl("apply", "--server-side", "-f", "-", stdin=items, user=user, groups=groups)
 
 
+def made(*words: str) -> None:
+    """What `kubectl create` makes of these words, also where the test is tried again and has made it before."""
+    kubectl("apply", "-f", "-", stdin=kubectl("create", *words, "--dry-run=client", "-o", "json"))
+
+
 def eventually(check: Callable[[], T], within: float = 180.0, every: float = 0.1) -> T:
     """Ask again until `check` returns something true without failing; its last failure is the message.
 

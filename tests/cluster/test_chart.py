@@ -209,7 +209,7 @@ def test_a_serin_for_one_namespace_has_rights_nowhere_else(bare_cluster: None) -
         eventually(lambda: not exists("freeze", "stop"))
     finally:
         run("kubectl", "delete", "clusterrolebinding", "thawers", "--ignore-not-found")
-        run("kubectl", "delete", "namespace", "shop", "--wait=false")
+        run("kubectl", "delete", "namespace", "shop")
 
 
 def engage_and_thaw(*owners: str) -> None:
@@ -492,7 +492,7 @@ def test_the_kustomization_alone_brings_a_controller_that_leads(bare_cluster: No
             run("kubectl", "create", "--dry-run=server", "-f", str(ROOT / "manifests" / "examples" / f"{name}.yaml"))
     finally:
         run("kubectl", "delete", "-k", str(ROOT / "manifests"), "--wait=false", check=False)
-        run("kubectl", "delete", "namespace", "shop", "--ignore-not-found", "--wait=false")
+        run("kubectl", "delete", "namespace", "shop", "--ignore-not-found")
 
 
 def test_removal_keeps_kinds_and_lets_a_held_deployment_go(bare_cluster: None, shop: MakeShop) -> None:

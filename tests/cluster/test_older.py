@@ -10,7 +10,7 @@ import subprocess
 
 import pytest
 
-from tests.cluster.objects import CommandFailed, eventually, kubectl, refusal, shop_deployment
+from tests.cluster.objects import CommandFailed, eventually, kubectl, made, refusal, shop_deployment
 from tests.cluster.serin import SYSTEM, StartStory, serin, start, step
 
 __all__ = ["serin", "start"]
@@ -20,8 +20,8 @@ __all__ = ["serin", "start"]
 def deployers() -> list[str]:
     """A group whose members deploy with `replace` and have no verb of Serin's own."""
     may = ("--verb=get,list,update,patch", "--resource=deployments.apps")
-    kubectl("create", "clusterrole", "deployers", *may)
-    kubectl("create", "clusterrolebinding", "deployers", "--clusterrole=deployers", "--group=deployers")
+    made("clusterrole", "deployers", *may)
+    made("clusterrolebinding", "deployers", "--clusterrole=deployers", "--group=deployers")
     return ["deployers"]
 
 

@@ -24,6 +24,7 @@ from tests.cluster.objects import (
     eventually,
     get,
     kubectl,
+    made,
     may,
     namespace_object,
     refusal,
@@ -259,10 +260,8 @@ def test_t11_a_query_that_always_passes_is_no_query(serin: None, start: StartSto
 
 
 def test_t16_whoever_cannot_edit_a_workload_points_no_canary_at_it(gate: Story) -> None:
-    kubectl(
-        "create", "role", "only-canaries", "--verb=create,patch", "--resource=canaries.serin.dev", "-n", gate.namespace
-    )
-    kubectl("create", "rolebinding", "lea", "--role=only-canaries", "--user=lea", "-n", gate.namespace)
+    made("role", "only-canaries", "--verb=create,patch", "--resource=canaries.serin.dev", "-n", gate.namespace)
+    made("rolebinding", "lea", "--role=only-canaries", "--user=lea", "-n", gate.namespace)
 
     body = canary_object(gate.namespace, [step(50)], name="deputy")
 
@@ -432,7 +431,7 @@ def test_a_permit_is_for_one_person_one_object_and_a_while(protected: Story) -> 
     body: Object = {
         "apiVersion": "serin.dev/v1alpha1",
         "kind": "Decision",
-        "metadata": {"name": "permit", "namespace": protected.namespace},
+        "metadata": {"generateName": "permit-", "namespace": protected.namespace},
         "spec": {
             "canary": "shop",
             "decision": "Permit",
@@ -506,7 +505,7 @@ def test_t32_a_rule_is_not_got_around_by_removing_the_canary(serin: None, start:
 def test_t33_what_carries_users_is_given_no_owner_that_would_take_it_along(protected: Story) -> None:
     """The garbage collector deletes for whoever names an owner that never was, and it is exempt from asking."""
     here = ("-n", protected.namespace)
-    kubectl("create", "rolebinding", "eve-edit", "--clusterrole=edit", "--user=eve", *here)
+    made("rolebinding", "eve-edit", "--clusterrole=edit", "--user=eve", *here)
 
     eventually(lambda: may("eve", "patch", "deployments.apps", *here))
     for kind, name in (("deployment", "shop"), ("service", "shop"), ("configmap", "settings"), ("canary", "shop")):
