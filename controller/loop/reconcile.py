@@ -21,7 +21,7 @@ from controller.model.status import ACTIVE, Judged, Phase, Status
 from controller.model.world import Observed
 from controller.ports import CanarySeen
 from controller.rollout.decide import LOOK_AGAIN, decide, decide_refused
-from controller.rollout.moves import Become, Decision, Do, SetWeight, Wait
+from controller.rollout.moves import Become, Decision, Do, SetWeight, Wait, move_of
 
 log = structlog.get_logger()
 
@@ -206,7 +206,7 @@ def _tell(key: str, phase: Phase, decision: Decision, world: World, seen: Canary
         attempt=attempt.id if attempt else "",
         step=attempt.step + 1 if attempt else 0,
         weight=seen.status.weight,
-        move=type(decision).__name__ if isinstance(decision, Become) else type(decision.action).__name__,
+        move=move_of(decision),
         reason=decision.reason,
         message=decision.message,
     )

@@ -141,3 +141,12 @@ class Wait:
 
 
 Decision = Become | Do | Wait
+
+
+def move_of(decision: Decision) -> str:
+    """The name of a move in log and metrics.
+
+    >>> move_of(Do(SetWeight(5.0), "StepStarted"))
+    'SetWeight'
+    """
+    return type(decision.action).__name__ if isinstance(decision, Do) else type(decision).__name__

@@ -29,7 +29,7 @@ from prometheus_client.registry import Collector
 from controller.model.origin import Origin
 from controller.model.status import ACTIVE, Attempt, Outcome, Phase, Status
 from controller.ports import Ref
-from controller.rollout.moves import Become, Decision, Wait
+from controller.rollout.moves import Become, Decision, Wait, move_of
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 LAG_EVERY = 1.0
@@ -177,11 +177,6 @@ class Metrics:
         if as_of != self._told[0]:
             self._told = (as_of, generate_latest(self.of_canaries))
         return generate_latest(self.registry) + self._told[1]
-
-
-def move_of(decision: Decision) -> str:
-    """The name of a move in log and metrics."""
-    return type(decision).__name__ if isinstance(decision, Become | Wait) else type(decision.action).__name__
 
 
 def begins(before: Status, attempt: Attempt) -> bool:
