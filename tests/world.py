@@ -160,6 +160,8 @@ class World:
     counters: dict[str, list[float]] = field(default_factory=lambda: {arm: [0.0, 0.0] for arm in ARMS})
     records_down: bool = False
     metrics_up: bool = True
+    gateway_up: bool = True
+    """it follows the route and says so; one that is down serves on by what it knew"""
     source_problems: tuple[str, ...] = ()
     """what its metrics server alone can tell is wrong with the source"""
     may: bool | None = True
@@ -169,6 +171,8 @@ class World:
     """what is proven of every image, or why the registry cannot be asked"""
     labels: dict[str, str] = field(default_factory=dict)
     served_without_pods: float = 0.0
+    reached_nobody: float = 0.0
+    """seconds for which the pinned Services have had no pod"""
     writes: list[tuple[datetime, str, int]] = field(default_factory=list)
     newer: bool = False
     """the status was written by a version that knows more phases than ours: the controller cannot read it"""
@@ -190,7 +194,7 @@ class World:
         self.now += timedelta(seconds=seconds)
         self.fleet.age += seconds
         self.baseline.age += seconds
-        if self.clock - self.route.changed_at >= PROGRAMMED_AFTER:
+        if self.is_programmed:
             before, self.route.effective = self.route.effective, self.route.percent if self.route.present else 0.0
             if before > 0 and self.route.effective == 0:
                 self.zero_since = self.clock
@@ -201,10 +205,26 @@ class World:
                 target.running, target.roll_left = target.template, 0.0
                 target.touched()
         self._serve(seconds)
+        rolled = target.roll_left == 0 and self.pinned not in {"", _hash(target.running)}
+        self.reached_nobody = self.reached_nobody + seconds if rolled else 0.0
+        if self.reached_nobody > self.patience:
+            raise OracleBroken(f"O11: Services are pinned to {self.pinned}, and every pod runs {target.running}")
+
+    @property
+    def is_programmed(self) -> bool:
+        return self.gateway_up and self.clock - self.route.changed_at >= PROGRAMMED_AFTER
 
     @property
     def clock(self) -> float:
         return self.now.timestamp()
+
+    def ready_of(self, stable_hash: str) -> int:
+        """The target's pods that run stable's revision and are ready."""
+        target = self.target
+        if stable_hash and _hash(target.running) != stable_hash:
+            return 0
+        left = target.roll_left / ROLL_TAKES if target.roll_left and target.template != target.running else 1.0
+        return math.floor(self.replicas * left)
 
     def _serve(self, seconds: float) -> None:
         share = self.route.effective / 100
@@ -536,8 +556,8 @@ class Hands:
 
     async def read_weight(self, ref: Ref, spec: CanarySpec, *, live: bool = True) -> Weight:
         route = self.world.route
-        programmed = self.world.clock - route.changed_at >= PROGRAMMED_AFTER
-        weight = Weight(route.percent if route.present else 0.0, route.present, programmed, route.epoch)
+        percent = route.percent if route.present else 0.0
+        weight = Weight(percent, route.present, self.world.is_programmed, route.epoch)
         return self._watched("route", weight, live)
 
     async def set_weight(self, ref: Ref, spec: CanarySpec, percent: float, *, epoch: str, was: str) -> None:
@@ -594,7 +614,7 @@ class Hands:
             settled_images=(target.running,),
             has_pods=True,
             runs_another=bool(stable_hash) and _hash(target.running) != stable_hash,
-            stable_ready=self.world.replicas,
+            stable_ready=self.world.ready_of(stable_hash),
             strays=bool(stable_hash) and (target.roll_left > 0 or _hash(target.running) != stable_hash),
             roll_complete=whole and target.running == target.template,
         )

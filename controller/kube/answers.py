@@ -26,6 +26,10 @@ from controller.kube.objects import Status
 
 _STATUS = msgspec.json.Decoder(Status)
 
+LONGEST = 10.0
+"""seconds that a server may ask for: the API server says 1, what stands before it may say an hour or for ever, and an
+abort would come after that"""
+
 
 def parse_status(body: bytes, code: int) -> Status:
     """The `Status` in a failed answer; anything else (a proxy's HTML page) becomes its first characters."""
@@ -76,6 +80,7 @@ def _without_details(status: Status) -> bool:
 def _retry_after(status: Status, headers: Mapping[str, str]) -> float | None:
     """Seconds; the header's other form, a date, is not something the API server sends."""
     try:
-        return max(0.0, float(headers["Retry-After"]))
+        return min(max(0.0, float(headers["Retry-After"])), LONGEST)
     except (KeyError, ValueError):
-        return (status.details and status.details.retry_after_seconds) or None
+        said = status.details.retry_after_seconds if status.details else 0.0
+        return min(said, LONGEST) if said > 0 else None

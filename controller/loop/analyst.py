@@ -121,7 +121,9 @@ class Analyst:
         pods = self._blame.read(ref, spec, status, now, scrape=scrape)
         running.known = replace(found, fail=False, tripped=False, gauges=advice.seen)
         unheard = _unanswered(answers, no_data)
-        if not unheard and not spec.analysis.baseline.fresh:
+        # Before the first request an answer without data is enough: a service may have had none.
+        heard_before = attempt.steps_seen or status.phase is Phase.RETREATED
+        if not unheard and heard_before and not spec.analysis.baseline.fresh:
             unheard = _unheard(answers, settings, now)
         return replace(found, advice=advice.words, gauges=advice.seen, pods=pods, unheard=unheard)
 

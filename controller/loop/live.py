@@ -14,6 +14,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from controller.model.status import ACTIVE, Status
+from controller.rollout.moves import Action
 
 EVERY = timedelta(seconds=40)
 """the longest an active rollout goes without a live look; each one has its own time within the last half of it"""
@@ -35,6 +36,7 @@ class LiveLooks:
         self._active: set[str] = set()
         self._doubted: set[str] = set()
         self._revoked: dict[str, frozenset[str]] = {}
+        self._did: dict[str, Action | None] = {}
 
     def doubts(self, key: str) -> bool:
         """Whether what watches brought was found to be old."""
@@ -78,6 +80,12 @@ class LiveLooks:
         """Decisions whose authors had lost the right at the last live look: none of them opens a gate meanwhile."""
         return self._revoked.get(key, frozenset())
 
+    def repeats(self, key: str, action: Action | None) -> bool:
+        """Whether it is the very act that came before it, with nothing between: it changed nothing, or somebody
+        changes it back."""
+        before, self._did[key] = self._did.get(key), action
+        return action is not None and action == before
+
     def doubt(self, key: str) -> None:
         """A write was refused: what we know is old."""
         self._doubted.add(key)
@@ -88,6 +96,7 @@ class LiveLooks:
         self._active.discard(key)
         self._doubted.discard(key)
         self._revoked.pop(key, None)
+        self._did.pop(key, None)
 
 
 def _share(key: str) -> float:

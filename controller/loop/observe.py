@@ -66,8 +66,9 @@ async def observe(
                 return replace(base, decisions=aborts, verdict=world.analyst.known(ref, status))
     if _traffic_must_leave(status):
         weight = await world.router.read_weight(ref, spec, live=live)
-        # A retreat may still become a rollback, or be answered, once the canary has no traffic.
-        if status.phase is Phase.ROLLING_BACK or weight.percent > 0:
+        # A retreat may still become a rollback, or be answered, once the canary has no traffic; and a workload that
+        # rolls is stopped, whatever the gateway says.
+        if weight.percent > 0 or (status.phase is Phase.ROLLING_BACK and (weight.programmed or not _rolls(status))):
             return replace(base, weight=weight)
 
     stable_hash = status.stable.hash if status.stable else ""
@@ -150,6 +151,11 @@ def _traffic_must_leave(status: Status) -> bool:
     """The decision to leave is remembered, and weight 0 has not been seen in force yet."""
     attempt = status.attempt
     return status.phase in OUT and attempt is not None and attempt.resting_since is None
+
+
+def _rolls(status: Status) -> bool:
+    """The workload may be rolling to what nobody wants any more."""
+    return status.attempt is not None and (status.attempt.releasing or status.attempt.unheld)
 
 
 def _is_judged(spec: CanarySpec, status: Status) -> bool:

@@ -80,6 +80,7 @@ async def reconcile(key: str, world: World, now: datetime) -> timedelta | None:
     except Conflict:
         world.live.doubt(key)
         raise
+    repeats = world.live.repeats(key, decision.action if isinstance(decision, Do) else None)
     _tell(key, seen.status.phase, decision, world, seen)
     if isinstance(decision, Become) and decision.status.phase in OUT and seen.status.phase not in OUT:
         # The turn that carries a verdict out does not queue behind the looks at others.
@@ -89,7 +90,9 @@ async def reconcile(key: str, world: World, now: datetime) -> timedelta | None:
     if _only_says_frozen(found):
         # It stands, and says so: there is nothing to do at once, and hundreds of others are to be told the same.
         return until_scraped(observed.verdict.due, now)
-    return GATEWAY if isinstance(decision, Do) and isinstance(decision.action, SetWeight) else AT_ONCE
+    if isinstance(decision, Do) and isinstance(decision.action, SetWeight):
+        return GATEWAY
+    return TICK if repeats else AT_ONCE
 
 
 async def _look_live(key: str, world: World, now: datetime, first: Look | None) -> Look | None:

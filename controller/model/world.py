@@ -113,6 +113,8 @@ class Pins:
     """every one selects stable's pod-template-hash, and its EndpointSlices hold nothing else"""
     any_pin: bool = False
     """some Service still carries a pin of ours"""
+    foreign: tuple[str, ...] = ()
+    """pinned they are, and these addresses stand in their EndpointSlices all the same"""
     problems: tuple[str, ...] = ()
 
 

@@ -70,6 +70,7 @@ from controller.rollout.pods import (
 from controller.rollout.told import (
     how_it_ended,
     pins_reverted,
+    reached_beside,
     route_reverted,
     target_missing,
     template_reapplied,
@@ -422,6 +423,8 @@ def _while_preparing(seen: Observed, now: datetime) -> Decision:
                 "template back; promote begins all the same",
                 now + SOON,
             )
+        case _ if seen.pins.foreign:
+            return Wait("PinsLost", reached_beside(seen), now + SOON)
         case _ if not seen.pins.pinned:
             return Do(Pin(), "Pinning")
         case _ if seen.canary.deleting:
@@ -496,6 +499,8 @@ def _while_progressing(seen: Observed, now: datetime) -> Decision:
             return Do(SetWeight(min(weight.percent, status.weight)), "TakingOver")
         case _ if seen.pins.problems:
             return Wait("PinsLost", seen.pins.problems[0], now + SOON)
+        case _ if seen.pins.foreign:
+            return Wait("PinsLost", reached_beside(seen), now + SOON)
         case _ if not seen.pins.pinned and attempt.baking_since is not None and not _often(attempt.unpinned, now):
             recent = (*attempt.unpinned[-DRIFTS:], now)
             again = status.with_attempt(baking_since=None, entered_at=now, unpinned=recent)
@@ -547,6 +552,9 @@ def _while_progressing(seen: Observed, now: datetime) -> Decision:
             return wait_for_pods(seen, now)
         case _ if (late := wait_for_baseline(seen, now)) is not None:
             return late
+        case _ if verdict.unheard and weight.percent < status.weight and not attempt.promoted_by:
+            # A freeze or anything else that held may have stood between the step's data and its raise.
+            return Wait("MetricsUnavailable", f"nothing is raised unwatched: {verdict.unheard}", now + SOON)
         case _ if weight.percent != status.weight or not weight.present:
             return Do(SetWeight(status.weight), "StepStarted", f"{status.weight:g} %")
         case _ if not weight.programmed:
@@ -624,6 +632,8 @@ def _while_retreated(seen: Observed, now: datetime) -> Decision:
             return Become(get_out(status, Outcome.ROLLED_BACK, message, now), "RetreatedTooOften", message)
         case _ if (said := _said(seen, now)) is not None:
             return said
+        case _ if not target.paused:
+            return _not_held(seen, "unpaused while held")
         case _ if len(attempt.retreats) - attempt.excused >= RETREATS:
             return Wait("RetreatedTooOften", "a person decides: kubectl canary resume or abort")
         case _ if (held := held_by_freeze(seen, now)) is not None:
@@ -757,20 +767,17 @@ def _while_rolling_back(seen: Observed, now: datetime) -> Decision:
     attempt = status.attempt
     ours = target is not None and stable is not None and target.uid == stable.uid and not target.deleting
     to_restore = target if (attempt.releasing or attempt.unheld) and ours and not _waits_beside(seen) else None
+    back = _rolled_back(seen, to_restore)
     if (off := _off_traffic(seen, now)) is not None:
-        return off
+        # Weight 0 is written. While no gateway says that it is in force, the workload does not roll on.
+        return back if back is not None and isinstance(off, Wait) else off
     if target is not None and ours and target.strays and to_restore is None:
         # Remembered, so that the API server refuses edits until they are gone.
         unheld = status.with_attempt(unheld=True)
         return Become(unheld, "Restoring", "some of the workload's pods are not stable's: it gets stable's template")
+    if back is not None:
+        return back
     match to_restore:
-        case Target(template_hash=found) if stable and found != stable.template_hash:
-            came = (
-                "" if found == attempt.template_hash else ", also after an edit that came meanwhile: apply that again"
-            )
-            return Do(Restore(), "Restoring", f"the workload gets stable's template back{came}")
-        case Target(paused=True):
-            return Do(Release(), "Restoring")
         case Target(roll_complete=False, stable_ready=ready) if ready and _serves_unpinned(seen, now):
             return Do(ApplyCanary(0), "Restoring", "nothing keeps the canary's pods from the stable Service any more")
         case Target(roll_complete=False, roll_stuck=""):
@@ -785,6 +792,23 @@ def _while_rolling_back(seen: Observed, now: datetime) -> Decision:
             how_it_ended(status),
         )
     return Become(status.but(phase=Phase.IDLE), attempt.outcome or "Ended", how_it_ended(status))
+
+
+def _rolled_back(seen: Observed, target: Target | None) -> Do | None:
+    """The workload rolls back to stable's template; None where it does, or need not."""
+    stable, attempt = seen.status.stable, seen.status.attempt
+    assert attempt is not None
+    match target:
+        case Target(runs_another=True) if seen.pins.any_pin:
+            return Do(Unpin(), "Restoring", "no pod of stable's is left, and the Services pinned to them reach nobody")
+        case Target(template_hash=found) if stable and found != stable.template_hash:
+            came = (
+                "" if found == attempt.template_hash else ", also after an edit that came meanwhile: apply that again"
+            )
+            return Do(Restore(), "Restoring", f"the workload gets stable's template back{came}")
+        case Target(paused=True):
+            return Do(Release(), "Restoring")
+    return None
 
 
 def _would_lose_pods(target: Target) -> bool:
@@ -894,11 +918,27 @@ def _left_behind(seen: Observed, now: datetime) -> Decision | None:
         return Become(get_out(status, Outcome.ABORTED, target_missing(seen), now), "TargetMissing")
     if (other := _another_template(seen, target, now)) is not None:
         return other
+    if lost := _lost_pods(seen, target):
+        return Become(get_out(status, Outcome.WITHDRAWN, lost, now), "EditNotHeld", lost)
     trouble = seen.canary.trouble
     if trouble and now >= waited_for_since(attempt, seen.canary, now) + TROUBLE_GRACE:
         message = f"canary pods: {trouble}: {seen.canary.trouble_message}"
         return Become(get_out(status, Outcome.ROLLED_BACK, message, now), trouble, message)
     return None
+
+
+def _lost_pods(seen: Observed, target: Target) -> str:
+    """The edit rolled all the same and took pods of stable's, which are all that the pinned Services reach."""
+    attempt, found = seen.status.attempt, target.stable_ready
+    assert attempt is not None
+    pinned = seen.pins.any_pin or seen.status.phase is not Phase.PREPARING
+    too_few = target.strays and found < attempt.stable_floor and not attempt.promoted_by
+    if not (attempt.unheld and pinned and (target.runs_another or too_few)):
+        return ""
+    return (
+        f"the edit was not held and rolled: {found} of the {attempt.stable_floor} stable pods that carried all traffic "
+        "are ready. The workload gets stable's template back, apply again"
+    )
 
 
 def _another_template(seen: Observed, target: Target, now: datetime) -> Become | None:

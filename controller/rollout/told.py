@@ -128,6 +128,15 @@ def template_reapplied(seen: Observed, now: datetime) -> str:
     )
 
 
+def reached_beside(seen: Observed) -> str:
+    name = seen.spec.traffic.service.name if seen.spec else ""
+    return (
+        f"Service {name}, or another one of the target, selects stable's pods alone, and its EndpointSlices hold "
+        f"{', '.join(seen.pins.foreign)} too: what Kubernetes wrote there goes within seconds; from an EndpointSlice "
+        "that somebody else wrote take the label kubernetes.io/service-name off"
+    )
+
+
 def _let_alone(kind: str, name: str, for_argo: str, for_flux: str) -> str:
     """What to write where, so that a tool leaves alone what a rollout changes."""
     return (

@@ -159,10 +159,12 @@ def parse_pins(
 ) -> Pins:
     """Pinned when there is a Service, each has our pin, and nothing else stands in their EndpointSlices."""
     pinned = bool(services) and all(service.is_pinned(stable_hash) for service in services)
+    named = tuple(name or "an address that is no pod's" for name in foreign)
     return Pins(
         pinned=pinned and not foreign and bool(stable_hash),
         any_pin=any(service.ours for service in services),
         problems=problems,
+        foreign=tuple(dict.fromkeys(named))[:3],
     )
 
 

@@ -338,6 +338,72 @@ def test_no_request_goes_to_a_revision_while_the_metrics_server_is_down(promoted
     assert world.target.running == "v2"
 
 
+def test_a_step_that_a_freeze_kept_is_not_taken_when_the_metrics_server_is_down_by_then() -> None:
+    life = adopted(1, {}, 0.0)
+    world = life.world
+    world.edit("v2")
+    world.after_write = lambda what: world.engage() if world.remembered.weight == 50.0 else None
+    while not world.rules.freezes:
+        life.second()
+    world.after_write = lambda what: None
+    life.second()
+    assert (world.remembered.reason, world.route.percent) == ("Frozen", 10.0)
+
+    world.metrics_up = False
+    for _ in range(60):
+        life.second()
+    world.thaw()
+    for _ in range(60):
+        life.second()
+    waits, weight = world.remembered, world.route.percent
+    settle(life)
+
+    assert (waits.phase, waits.reason, weight) == (Phase.PROGRESSING, "MetricsUnavailable", 10.0)
+    assert world.target.running == "v2"
+
+
+def test_an_abort_stops_the_roll_of_the_workload_while_the_gateway_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.world.ROLL_TAKES", 60.0)
+    life = adopted(0, {}, misfortune=0.0)
+    world = life.world
+    world.edit("v2")
+    while world.remembered.phase is not Phase.RELEASING or world.target.paused:
+        life.second()
+
+    world.gateway_up = False
+    world.say(Verb.ABORT)
+    for _ in range(120):
+        life.second()
+    asked, ran = world.target.template, world.target.running
+    assert (world.remembered.phase, world.remembered.reason) == (Phase.ROLLING_BACK, "RouteNotProgrammed")
+    assert world.fleet.replicas > 0, "requests still reach its pods"
+    world.gateway_up = True
+    settle(life, still=STILL)
+
+    assert (asked, ran) == ("v1", "v1")
+    assert (world.remembered.phase, world.route.present) == (Phase.ROLLED_BACK, False)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_an_edit_that_is_let_roll_in_the_middle_of_a_rollout_leaves_no_service_without_a_pod(seed: int) -> None:
+    """The policies are taken away, somebody unpauses, and for a while nobody of Serin is there to see it."""
+    life = adopted(seed, {"v2": 0.5} if seed % 2 else {}, 0.02)
+    world, chance = life.world, life.chance
+    world.edit("v2")
+    for _ in range(chance.randint(1, 250)):
+        life.second()
+
+    world.in_force = False
+    world.target.paused = False
+    world.target.touched()
+    for _ in range(chance.choice([0, 3, 8])):
+        world.pass_time(1.0)
+    settle(life, still=STILL)
+
+    assert world.remembered.phase in {Phase.IDLE, Phase.ROLLED_BACK}, world.remembered.message
+    assert (world.pinned, world.route.present, world.target.roll_left) == ("", False, 0.0)
+
+
 @pytest.mark.parametrize("goes", ["with the retreat", "after the return"])
 def test_what_was_taken_off_traffic_comes_back_and_climbs_only_while_it_is_measured(goes: str) -> None:
     """Half of its requests failed; it is no better now, and nobody would see it."""

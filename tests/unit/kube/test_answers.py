@@ -17,7 +17,7 @@ from controller.errors import (
     NotFound,
     Refused,
 )
-from controller.kube.answers import error_of, parse_status
+from controller.kube.answers import LONGEST, error_of, parse_status
 
 
 def answer(code: int, reason: str = "", message: str = "", **details: Any) -> bytes:
@@ -74,6 +74,9 @@ def test_a_failed_test_of_a_json_patch_is_a_conflict_and_a_refused_one_is_not() 
         pytest.param(answer(429, retryAfterSeconds=3), {}, 3.0, id="body"),
         pytest.param(answer(429), {}, 1.0, id="neither"),
         pytest.param(answer(429), {"Retry-After": "soon"}, 1.0, id="nonsense"),
+        pytest.param(answer(429), {"Retry-After": "3600"}, LONGEST, id="an hour, of what stands before the server"),
+        pytest.param(answer(429), {"Retry-After": "inf"}, LONGEST, id="for ever"),
+        pytest.param(answer(429, retryAfterSeconds=86400), {}, LONGEST, id="a day, in the body"),
     ],
 )
 def test_how_long_a_throttled_call_waits(body: bytes, headers: dict[str, str], seconds: float) -> None:

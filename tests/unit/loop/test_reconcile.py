@@ -17,7 +17,7 @@ from controller.loop.outlook import Outlooks
 from controller.loop.reconcile import ARRIVES, TICK, reconcile, until_scraped
 from controller.loop.world import World as Adapters
 from controller.model.spec import Approval, CanarySpec, Verb
-from controller.model.status import Phase
+from controller.model.status import Phase, render_status
 from controller.model.world import Pins, Target
 from controller.ports import CanarySeen, Ref
 from tests.builders import NOON
@@ -423,3 +423,14 @@ async def test_what_the_analysis_said_is_logged_once_with_the_numbers_that_statu
     assert attempt.judged is not None
     assert (said["metric"], said["would_change"]) == ("errors", attempt.judged.would_change)
     assert {name: said[name] for name in attempt.judged.numbers} == pytest.approx(attempt.judged.numbers, rel=1e-5)
+
+
+async def test_an_act_that_changes_nothing_is_not_done_again_at_once() -> None:
+    """As where another admission writes back what was there: the API server would be asked as fast as it answers."""
+    process = await started()
+    process.world.write = lambda what, term, change: None  # type: ignore[method-assign]
+    process.world.pinned = ""
+    process.world.status = render_status(process.world.remembered.with_attempt(baking_since=None))
+
+    assert await process.turn() == timedelta(0)
+    assert [await process.turn() for _ in range(3)] == [TICK] * 3

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from controller.model.evidence import Evidence, ImageSeen
+from controller.model.evidence import Evidence, ImageSeen, Origin
 from controller.model.guarded import Frozen, Gate
 from controller.model.policy import OnStart
 from controller.model.spec import Verb
@@ -1014,6 +1014,83 @@ def test_pods_that_slipped_out_are_taken_back_whoever_thought_that_edits_are_hel
     assert known.attempt.unheld
     assert done(replace(slipped, status=known)) == Restore()
     assert done(back) == DeleteCanary(), "where all are stable's, the rejected template stays held"
+
+
+@pytest.mark.parametrize("phase", [Phase.PREPARING, Phase.PROGRESSING, Phase.RETREATED])
+def test_an_edit_that_rolled_all_the_same_and_took_stables_pods_is_taken_back(phase: Phase) -> None:
+    """The Services are pinned to pods that are few, or gone: nobody else would answer."""
+    rests = {"resting_since": NOON - MINUTE, "baking_since": None} if phase is Phase.RETREATED else {}
+    of = attempt(unheld=True, **rests)
+    now = status(phase, attempt=of, weight=10.0 if phase is Phase.PROGRESSING else 0.0)
+    carries = Weight(now.weight, True, True, now.epoch)
+    few = observed(status=now, target=target(strays=True, settled_hash="", stable_ready=1), weight=carries)
+    none = replace(few, target=target(strays=True, settled_hash="h-new", stable_ready=0, runs_another=True))
+
+    for seen in (few, none):
+        back = become(seen)
+        assert (back.status.phase, back.reason) == (Phase.ROLLING_BACK, "EditNotHeld")
+        assert back.status.attempt is not None
+        assert back.status.attempt.outcome is Outcome.WITHDRAWN
+    off = replace(none, status=become(none).status.with_attempt(resting_since=NOON), weight=Weight(programmed=True))
+    assert done(off) == Unpin(), "whatever runs serves until stable's pods are there again"
+    assert done(replace(off, pins=Pins())) == Restore()
+    whole = replace(few, target=target(strays=True, settled_hash=""))
+    assert decide(whole, NOON).reason != "EditNotHeld", "beside all of stable's it is tried"
+
+
+def test_a_retreated_one_that_is_unpaused_is_paused_again_also_while_a_person_decides() -> None:
+    retreats = (Judged(NOON, "inconclusive", "Tripped"),) * 3
+    of = attempt(origin=Origin.HUMAN, retreats=retreats, resting_since=NOON - MINUTE, baking_since=None)
+    seen = observed(status=status(Phase.RETREATED, attempt=of, weight=0.0), weight=Weight(0.0, True, True, "1.0"))
+
+    assert decide(seen, NOON).reason == "RetreatedTooOften"
+    loose = replace(seen, target=target(paused=False))
+    assert done(replace(loose, status=become(loose).status)) == PauseTarget()
+
+
+def test_a_workload_that_rolls_to_what_was_aborted_is_stopped_while_no_gateway_follows() -> None:
+    """The route says 0 and stays there; what the stable Service serves hangs on the workload alone."""
+    ended = attempt(outcome=Outcome.ABORTED, releasing=True, baking_since=None)
+    leaving = status(Phase.ROLLING_BACK, weight=0.0, fence=1, attempt=ended)
+    silent = Weight(0.0, True, False, leaving.epoch)
+    rolling = target(paused=False, strays=True, settled_hash="")
+    seen = observed(status=leaving, target=rolling, weight=silent, pins=Pins())
+
+    assert done(seen) == Restore()
+    assert done(replace(seen, weight=Weight(10.0, True, True, "1.0"))) == SetWeight(0.0), "before everything else"
+    forbidden = Weight(problem="RouteForbidden", problem_message="no right", epoch=leaving.epoch)
+    assert done(replace(seen, weight=forbidden)) == Restore()
+    restored = replace(seen, target=replace(rolling, template_hash=OLD))
+    assert decide(restored, NOON).reason == "RouteNotProgrammed"
+    held = replace(seen, status=leaving.with_attempt(releasing=False), target=target())
+    assert decide(held, NOON).reason == "RouteNotProgrammed", "one that is held stays as it is"
+
+
+@pytest.mark.parametrize("weight", [0.0, 10.0])
+def test_a_weight_that_something_held_back_is_raised_only_while_somebody_would_hear_of_a_fault(weight: float) -> None:
+    waiting = status(weight=50.0, attempt=attempt(step=1, baking_since=None))
+    canary = CanaryPods(True, "20260301-115000", wanted=2, ready=2, endpoints=2)
+    seen = observed(status=waiting, canary=canary, weight=Weight(weight, True, True, waiting.epoch))
+    deaf = replace(seen, verdict=Verdict(unheard="metric source default did not answer"))
+
+    assert done(seen) == SetWeight(50.0)
+    assert decide(deaf, NOON).reason == "MetricsUnavailable"
+    assert done(replace(deaf, status=waiting.with_attempt(promoted_by="alice"))) == SetWeight(50.0)
+    lower = Weight(60.0, True, True, waiting.epoch)
+    assert done(replace(deaf, weight=lower)) == SetWeight(50.0)
+
+
+@pytest.mark.parametrize("phase", [Phase.PREPARING, Phase.PROGRESSING])
+def test_an_address_that_stays_behind_a_pinned_service_is_told_and_not_pinned_away_again_and_again(
+    phase: Phase,
+) -> None:
+    found = Pins(any_pin=True, foreign=("vm-1",))
+    seen = observed(status=status(phase), pins=found, weight=Weight(0.0 if phase is Phase.PREPARING else 10.0, True))
+
+    told = decide(replace(seen, weight=replace(seen.weight, epoch=seen.status.epoch)), NOON)
+
+    assert told.reason == "PinsLost"
+    assert "hold vm-1 too" in told.message
 
 
 def test_pods_that_run_the_rejected_revision_are_taken_back_at_rest_too() -> None:

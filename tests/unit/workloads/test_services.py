@@ -123,6 +123,16 @@ def test_an_address_of_any_other_pod_behind_a_pinned_service_is_foreign() -> Non
     assert foreign_endpoints(slices, "checkout", "aaa", {"cut-long-name-1"}) == ["checkout-canary-bbb-1"]
 
 
+def test_pins_that_hold_say_what_stands_behind_the_service_all_the_same() -> None:
+    """An EndpointSlice that somebody wrote by hand names no pod."""
+    pinned = parse(service("checkout", {"app": "checkout", "pod-template-hash": "aaa"}, pinned="checkout/aaa"))
+
+    found = parse_pins(pinned, "aaa", (), ["checkout-bbb-1", "", ""])
+
+    assert (found.pinned, found.foreign) == (False, ("checkout-bbb-1", "an address that is no pod's"))
+    assert parse_pins(pinned, "aaa", (), []).pinned
+
+
 def test_unpin_gives_back_what_the_owner_wrote_and_pin_tests_what_it_replaces() -> None:
     (plain,) = parse(TRAFFIC)
     test, pin, *_ = pin_ops(plain, "checkout", "aaa")
