@@ -67,8 +67,8 @@ async def observe(
     if _traffic_must_leave(status):
         weight = await world.router.read_weight(ref, spec, live=live)
         # A retreat may still become a rollback, or be answered, once the canary has no traffic; and a workload that
-        # rolls is stopped, whatever the gateway says.
-        if weight.percent > 0 or (status.phase is Phase.ROLLING_BACK and (weight.programmed or not _rolls(status))):
+        # rolls is stopped while no gateway says so.
+        if weight.percent > 0 or (status.phase is Phase.ROLLING_BACK and weight.programmed):
             return replace(base, weight=weight)
 
     stable_hash = status.stable.hash if status.stable else ""
@@ -151,11 +151,6 @@ def _traffic_must_leave(status: Status) -> bool:
     """The decision to leave is remembered, and weight 0 has not been seen in force yet."""
     attempt = status.attempt
     return status.phase in OUT and attempt is not None and attempt.resting_since is None
-
-
-def _rolls(status: Status) -> bool:
-    """The workload may be rolling to what nobody wants any more."""
-    return status.attempt is not None and (status.attempt.releasing or status.attempt.unheld)
 
 
 def _is_judged(spec: CanarySpec, status: Status) -> bool:

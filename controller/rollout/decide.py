@@ -221,6 +221,12 @@ def _while_pending(seen: Observed, now: datetime) -> Decision:
     """Adopt the target once it has exactly one settled revision. Nothing moves here."""
     status, target = seen.status, seen.target
     match target:
+        # Of a Canary of this name whose finalizer was taken off, or that comes from a backup: a canary that is gone
+        # has its part of the requests, and Services are pinned to a revision that may go at any time.
+        case _ if seen.weight.epoch:
+            return Do(LeaveRoute(), "CleaningUp", "an earlier Canary of this name left its entries in the route")
+        case _ if seen.pins.any_pin:
+            return Do(Unpin(), "CleaningUp", "an earlier Canary of this name left its pins on Services")
         case None:
             return Wait("TargetMissing", target_missing(seen))
         case _ if problem := _problem((*seen.problems, *target.problems), now):
@@ -767,14 +773,10 @@ def _while_rolling_back(seen: Observed, now: datetime) -> Decision:
     attempt = status.attempt
     ours = target is not None and stable is not None and target.uid == stable.uid and not target.deleting
     to_restore = target if (attempt.releasing or attempt.unheld) and ours and not _waits_beside(seen) else None
-    back = _rolled_back(seen, to_restore)
+    back = _rolled_back(seen, to_restore, ours=ours)
     if (off := _off_traffic(seen, now)) is not None:
         # Weight 0 is written. While no gateway says that it is in force, the workload does not roll on.
         return back if back is not None and isinstance(off, Wait) else off
-    if target is not None and ours and target.strays and to_restore is None:
-        # Remembered, so that the API server refuses edits until they are gone.
-        unheld = status.with_attempt(unheld=True)
-        return Become(unheld, "Restoring", "some of the workload's pods are not stable's: it gets stable's template")
     if back is not None:
         return back
     match to_restore:
@@ -794,13 +796,17 @@ def _while_rolling_back(seen: Observed, now: datetime) -> Decision:
     return Become(status.but(phase=Phase.IDLE), attempt.outcome or "Ended", how_it_ended(status))
 
 
-def _rolled_back(seen: Observed, target: Target | None) -> Do | None:
+def _rolled_back(seen: Observed, to_restore: Target | None, *, ours: bool) -> Do | Become | None:
     """The workload rolls back to stable's template; None where it does, or need not."""
-    stable, attempt = seen.status.stable, seen.status.attempt
+    status, target, stable, attempt = seen.status, seen.target, seen.status.stable, seen.status.attempt
     assert attempt is not None
-    match target:
-        case Target(runs_another=True) if seen.pins.any_pin:
-            return Do(Unpin(), "Restoring", "no pod of stable's is left, and the Services pinned to them reach nobody")
+    if target is not None and target.runs_another and seen.pins.any_pin:
+        return Do(Unpin(), "Restoring", "no pod of stable's is left, and the Services pinned to them reach nobody")
+    if target is not None and ours and target.strays and to_restore is None:
+        # Remembered, so that the API server refuses edits until they are gone.
+        unheld = status.with_attempt(unheld=True)
+        return Become(unheld, "Restoring", "some of the workload's pods are not stable's: it gets stable's template")
+    match to_restore:
         case Target(template_hash=found) if stable and found != stable.template_hash:
             came = (
                 "" if found == attempt.template_hash else ", also after an edit that came meanwhile: apply that again"

@@ -27,7 +27,7 @@ from tests.simulation.life import (
     people,
     settle,
 )
-from tests.world import Delayed
+from tests.world import Delayed, Fleet
 
 SEEDS = range(int(os.environ.get("SIMULATION_SEEDS", "50")))
 
@@ -402,6 +402,30 @@ def test_an_edit_that_is_let_roll_in_the_middle_of_a_rollout_leaves_no_service_w
 
     assert world.remembered.phase in {Phase.IDLE, Phase.ROLLED_BACK}, world.remembered.message
     assert (world.pinned, world.route.present, world.target.roll_left) == ("", False, 0.0)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_canary_made_again_takes_off_what_one_of_its_name_left_that_had_no_time_to(seed: int) -> None:
+    """Its finalizer was taken off in the middle of a rollout, and its canary's Service went with it."""
+    life = adopted(seed, {}, 0.0)
+    world = life.world
+    world.edit("v2")
+    while world.route.effective < 10.0:
+        life.second()
+    world.status, world.finalizer, world.fleet = {}, False, Fleet()
+    world.version += 1
+    assert (world.route.percent, world.pinned) == (10.0, "h-v1")
+    # As the message of a target that is paused says.
+    world.target.paused = False
+    world.target.touched()
+    life.misfortune = 0.05
+
+    for _ in range(5):
+        life.second()
+    assert (world.route.present, world.pinned) == (False, "")
+    settle(life, still=STILL)
+
+    assert (world.remembered.phase, world.target.running) == (Phase.IDLE, "v2")
 
 
 @pytest.mark.parametrize("goes", ["with the retreat", "after the return"])

@@ -1093,6 +1093,18 @@ def test_an_address_that_stays_behind_a_pinned_service_is_told_and_not_pinned_aw
     assert "hold vm-1 too" in told.message
 
 
+def test_what_an_earlier_canary_of_the_name_left_goes_before_any_problem_is_told() -> None:
+    fresh = Status(observed_generation=1)
+    left = Weight(10.0, True, True, "3.1")
+    seen = observed(status=fresh, weight=left, problems=("CanaryInRoute nobody answers",), has_finalizer=False)
+
+    assert done(seen) == LeaveRoute()
+    assert done(replace(seen, target=None)) == LeaveRoute()
+    assert done(replace(seen, weight=Weight())) == Unpin()
+    theirs = replace(seen, weight=replace(left, epoch=""), pins=Pins())
+    assert decide(theirs, NOON).reason == "CanaryInRoute", "what Serin did not write is somebody's"
+
+
 def test_pods_that_run_the_rejected_revision_are_taken_back_at_rest_too() -> None:
     resting = status(Phase.ROLLED_BACK, weight=0.0, rejected=NEW, attempt=attempt(outcome=Outcome.ROLLED_BACK))
     seen = observed(status=resting, pins=Pins(), record=RecordSeen(True, 9, "RolledBack"))
@@ -1469,7 +1481,7 @@ def test_a_workload_that_was_made_again_is_recorded_as_destroyed() -> None:
     lost = become(observed(status=status(Phase.IDLE), target=target(uid="uid-2", paused=False))).status
     again = target(uid="uid-2", paused=False, template_hash=NEW, settled_hash="h-new", settled_template_hash=NEW)
 
-    after = become(observed(status=lost, target=again, pins=Pins())).status
+    after = become(observed(status=lost, target=again, pins=Pins(), weight=Weight())).status
 
     assert after.attempt is not None
     assert (after.phase, after.attempt.outcome) == (Phase.IDLE, Outcome.UNJUDGED)
