@@ -337,13 +337,15 @@ def _verdict(
 ) -> Verdict:
     state, age = running.state, canary.youngest_age
     through = state.through
-    baking = attempt.baking_since.timestamp() if attempt.baking_since else math.inf
+    # Between two steps the canary has the weight of the one before, and data is expected as well.
+    served = attempt.baking_since or (attempt.entered_at if attempt.steps_seen else None)
+    serving = served.timestamp() if served else math.inf
     fresh = now.timestamp() - through <= settings.stale_after + 1.0
     rollout = [one.rollout for name, one in running.state.metrics.items() if name in settings.metrics]
     seen = rollout[0].canary if rollout else Counts()
     last = None
-    if math.isfinite(baking):
-        last = datetime.fromtimestamp(max(through, baking) if math.isfinite(through) else baking, UTC)
+    if math.isfinite(serving):
+        last = datetime.fromtimestamp(max(through, serving) if math.isfinite(through) else serving, UTC)
     gap = timedelta(seconds=max(GAP, settings.stale_after))
     no_data_since = _without_data(running, last, now, gap=gap, fresh=fresh)
     rest, limit = state.rest, state.limit

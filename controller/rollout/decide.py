@@ -1185,9 +1185,10 @@ def _asks_certificate(seen: Observed, attempt: Attempt) -> bool:
 def _no_data_for(seen: Observed, now: datetime) -> float:
     """Seconds without data beyond the timeout while the canary had traffic; 0 before that."""
     since, attempt = seen.verdict.no_data_since, seen.status.attempt
-    if since is None or seen.spec is None or attempt is None or attempt.baking_since is None:
+    served = (attempt.baking_since or attempt.entered_at) if attempt and seen.weight.percent > 0 else None
+    if since is None or seen.spec is None or served is None:
         return 0.0
-    waited = (now - max(since, attempt.baking_since)).total_seconds()
+    waited = (now - max(since, served)).total_seconds()
     return waited if waited > seen.spec.analysis.no_data_timeout.total_seconds() else 0.0
 
 

@@ -12,6 +12,7 @@ from controller.analysis.judge import JudgeState, dump_state
 from controller.errors import SourceUnavailable
 from controller.loop.analyst import GAP, Analyst
 from controller.model.spec import CanarySpec, Metric
+from controller.model.status import StepSeen
 from controller.model.world import CanaryPods, Verdict
 from controller.ports import ArmSamples, GaugeSamples, MetricSamples, Past, RawSample, Ref
 from tests.builders import NOON, attempt, spec, status
@@ -268,6 +269,22 @@ async def test_nor_is_a_leap_between_the_arrival_of_the_traffic_and_the_first_lo
 
     assert verdict.no_data_since is not None
     assert now - verdict.no_data_since <= timedelta(seconds=GAP)
+
+
+async def test_between_two_steps_time_without_data_counts_as_well() -> None:
+    analyst = Analyst(Silent(gone=False))
+    arrived = (StepSeen(1, 10.0, BEGAN),)
+    between = status(attempt=attempt(started_at=BEGAN, entered_at=BEGAN, baking_since=None, steps_seen=arrived))
+    before = status(attempt=attempt(started_at=BEGAN, entered_at=BEGAN, baking_since=None))
+
+    for second in range(1, 81):
+        now = BEGAN + timedelta(seconds=second)
+        verdict = await analyst.read_verdict(REF, ERRORS, between, PODS, 4, now)
+
+    assert verdict.no_data_since is not None
+    assert (now - verdict.no_data_since).total_seconds() == pytest.approx(70.0, abs=1.0)
+    first = await Analyst(Silent(gone=False)).read_verdict(REF, ERRORS, before, PODS, 4, now)
+    assert first.no_data_since is None, "before the first request none can come"
 
 
 async def test_time_without_data_goes_on_in_the_next_process() -> None:

@@ -1155,6 +1155,18 @@ def test_without_data_a_change_nobody_vouches_for_goes_back_and_a_human_one_hold
     assert decide(observed(status=human, verdict=blind), NOON).reason == "NoData"
 
 
+def test_nor_does_it_stay_on_traffic_unseen_while_something_keeps_it_from_the_next_step() -> None:
+    """The step is passed, its requests go on, and a freeze stands before the next one."""
+    blind = Verdict(no_data_since=NOON - 10 * MINUTE, unheard="no answer")
+    between = status(weight=50.0, attempt=attempt(step=1, baking_since=None, entered_at=NOON - 10 * MINUTE))
+    frozen = Frozen("stop", "f-1", OnStart.HOLD, "incident 7")
+    seen = observed(status=between, verdict=blind, frozen=frozen, weight=Weight(10.0, True, True, between.epoch))
+
+    assert become(seen).status.phase is Phase.ROLLING_BACK
+    assert become(replace(seen, weight=replace(seen.weight, percent=0.0))).reason == "Frozen"
+    assert become(replace(seen, status=between.with_attempt(entered_at=NOON - MINUTE))).reason == "Frozen"
+
+
 def test_a_new_leader_writes_its_term_before_anything_else() -> None:
     after = become(observed(term=2, verdict=FAILS)).status
 
