@@ -46,6 +46,7 @@ async def observe(
         spec=spec,
         generation=seen.generation,
         deleting=seen.deleting or world.leaving,
+        uninstalled=world.leaving,
         has_finalizer=seen.has_finalizer,
         term=world.term(),
         problems=seen.problems,

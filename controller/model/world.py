@@ -234,6 +234,8 @@ class Observed:
     spec: CanarySpec | None
     generation: int = 1
     deleting: bool = False
+    uninstalled: bool = False
+    """it is let go as if it were deleted, and stays"""
     has_finalizer: bool = True
     term: int = 1
     """our own election term"""

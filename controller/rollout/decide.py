@@ -382,6 +382,10 @@ def _while_leaving(seen: Observed, now: datetime) -> Decision:
             return Do(Unpin(), "Leaving")
         case _ if seen.record.exists and not seen.record.outcome and status.attempt and status.attempt.outcome:
             return Do(StoreRecord(), "Recording")
+        case _ if seen.has_finalizer and seen.uninstalled and status.reason != "Left":
+            # From here on the API server holds no edit of its target: nobody would be left to let it go.
+            left = status.but(edits_held=False, holding=False)
+            return Become(left, "Left", "nothing is held, and all traffic goes as the owner wrote it")
         case _ if seen.has_finalizer:
             return Do(RemoveFinalizer(), "Left")
     return Wait("Left")

@@ -98,6 +98,11 @@ def test_a_canary_that_goes_takes_the_pause_along(phase: Phase) -> None:
     assert decide(leaving, NOON) == Do(Release(), "Leaving")
     unpaused = replace(leaving, target=target(paused=False, template_hash=OLD, rests_paused=True))
     assert decide(unpaused, NOON) == Do(RemoveFinalizer(), "Left")
+    uninstalled = replace(unpaused, uninstalled=True)
+    left = decide(uninstalled, NOON)
+    assert isinstance(left, Become)
+    assert (left.reason, left.status.edits_held, left.status.holding) == ("Left", False, False)
+    assert decide(replace(uninstalled, status=left.status), NOON) == Do(RemoveFinalizer(), "Left")
 
 
 def test_a_cluster_that_learns_to_hold_edits_takes_the_pause_off() -> None:
