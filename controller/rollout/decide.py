@@ -704,8 +704,6 @@ def _while_releasing(seen: Observed, now: datetime) -> Decision:
             return Become(get_out(status, Outcome.ROLLED_BACK, f"the roll got stuck: {why}", now), "RollStuck")
         case _ if (said := _said(seen, now)) is not None:
             return said
-        case _ if not seen.record.exists:
-            return Do(StoreRecord(), "Recording")
         case _ if is_held_back(seen, now) and not target.paused and not target.roll_complete:
             return Do(PauseTarget(), "Frozen", "the roll stops where it is")
         case _ if target.paused and (held := held_by_freeze(seen, now)) is not None:
@@ -715,6 +713,9 @@ def _while_releasing(seen: Observed, now: datetime) -> Decision:
         case _ if suffers and target.paused:
             goes_on = "it goes on when that has ended; or kubectl canary resume, or abort, which rolls back"
             return Wait("ObjectiveMissed", f"the roll stands where it is: {suffers}; {goes_on}", now + SOON)
+        case _ if not seen.record.exists:
+            # One that cannot be written keeps the roll from beginning, and not a stop from being carried out.
+            return Do(StoreRecord(), "Recording")
         case _ if seen.pins.any_pin:
             return Do(Unpin(), "Releasing")
         case _ if target.paused:

@@ -255,6 +255,8 @@ def test_a_roll_stops_while_stable_misses_its_objective_and_goes_on_when_it_is_m
     stands = replace(rolling, target=replace(rolls, paused=True))
 
     assert done(rolling) == PauseTarget()
+    assert done(replace(rolling, record=RecordSeen())) == PauseTarget(), "also while no record can be read or written"
+    assert done(replace(stands, verdict=Verdict(), record=RecordSeen())) == StoreRecord()
     held = become(stands)
     assert (held.reason, held.status.phase) == ("ObjectiveMissed", Phase.RELEASING)
     assert "kubectl canary resume, or abort" in held.message

@@ -214,6 +214,9 @@ def test_a_roll_that_is_under_way_stops_where_it_is_and_goes_on_after_the_freeze
 
     assert isinstance(stopped, Do)
     assert stopped.action == PauseTarget()
+    unrecorded = decide(replace(seen, frozen=STOP, record=RecordSeen()), NOON)
+    assert isinstance(unrecorded, Do)
+    assert unrecorded.action == PauseTarget()
     assert decide(replace(paused, status=frozen, frozen=STOP), NOON).reason == "Frozen"
     goes_on = decide(replace(paused, status=thawed), NOON)
     assert isinstance(goes_on, Do)
