@@ -219,12 +219,12 @@ class World:
         return self.now.timestamp()
 
     def ready_of(self, stable_hash: str) -> int:
-        """The target's pods that run stable's revision and are ready."""
+        """The target's pods that run stable's revision and are ready; the first of the new ones come beside them."""
         target = self.target
         if stable_hash and _hash(target.running) != stable_hash:
             return 0
         left = target.roll_left / ROLL_TAKES if target.roll_left and target.template != target.running else 1.0
-        return math.floor(self.replicas * left)
+        return math.ceil(self.replicas * left)
 
     def _serve(self, seconds: float) -> None:
         share = self.route.effective / 100
