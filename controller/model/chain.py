@@ -37,7 +37,7 @@ def canonical(value: Any) -> str:
         return _number(value)
     if isinstance(value, dict):
         # What is ASCII sorts the same in either encoding, and nearly every name is.
-        order = None if all(map(str.isascii, value)) else _utf16
+        order = None if "".join(value).isascii() else _utf16
         return "{" + ",".join([f"{_quoted(name)}:{canonical(value[name])}" for name in sorted(value, key=order)]) + "}"
     if isinstance(value, list | tuple):
         return "[" + ",".join([canonical(one) for one in value]) + "]"
@@ -53,11 +53,12 @@ def _number(value: float) -> str:
         raise ValueError(f"{value} cannot be written as JSON")
     if value.is_integer() and abs(value) < 1e21:
         return str(int(value))
-    mantissa, _, exponent = repr(value).partition("e")
-    if not exponent:
-        return mantissa
+    text = float.__repr__(value)
+    if "e" not in text:
+        return text
+    mantissa, _, exponent = text.partition("e")
     power = int(exponent)
-    return format(Decimal(repr(value)), "f") if -7 < power < 0 else f"{mantissa}e{power:+d}"
+    return format(Decimal(text), "f") if -7 < power < 0 else f"{mantissa}e{power:+d}"
 
 
 def digest_of(spec: Mapping[str, Any]) -> str:
