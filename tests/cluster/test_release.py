@@ -178,6 +178,20 @@ def test_a_canary_whose_service_goes_is_off_traffic_until_serin_has_made_it_agai
     story.assert_nothing_left()
 
 
+def test_another_route_that_splits_to_the_canary_is_named_and_the_rollout_begins_when_it_no_longer_does(
+    start: StartStory,
+) -> None:
+    story = start(step(50, "1h"), replicas=1, processes=False)
+    apply([shop_route("backup", story.namespace, backends={"shop": 50, "shop-canary": 50})])
+    story.edit("v2")
+
+    told = story.until_reason("CanaryInRoute")
+    assert "HTTPRoute backup too splits requests" in told["message"]
+    assert told["phase"] == "Idle"
+    kubectl("delete", "httproute", "backup", "-n", story.namespace)
+    story.until_weight(50)
+
+
 def delete_canary(story: Story) -> None:
     """Returns when it is gone; nothing to do but wait where somebody has deleted it already."""
     kubectl("delete", "canary", story.name, "-n", story.namespace, "--ignore-not-found", "--timeout=180s")
