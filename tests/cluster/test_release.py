@@ -269,9 +269,11 @@ def test_what_the_answer_to_a_retry_says_to_type_tries_a_revision_again_that_lef
     story.until_phase("RolledBack")
     kubectl("delete", "quota", "full", "-n", story.namespace)
 
-    retried = story.decide("retry")
-    typed = re.search(r"kubectl (rollout undo deployment/shop --to-revision=\d+), or", retried.text)
-    assert typed is not None, retried.text
+    story.decide("retry")
+    # In the status: the plugin waits for an answer, and not for ever.
+    said = story.until(lambda now: now["decisions"][-1]["decision"] == "Retry")["decisions"][-1]["answer"]
+    typed = re.search(r"kubectl (rollout undo deployment/shop --to-revision=\d+), or", said)
+    assert typed is not None, said
     kubectl(*typed[1].split(), "-n", story.namespace)
 
     again = story.until(lambda now: now["attempt"]["id"] != first and now.get("weight") == 50)["attempt"]
