@@ -167,6 +167,11 @@ class Informer(Generic[T]):
                     # server nor a broken line may have other causes, and a new list settles them.
                     self._listed = self._listed and _resumable(error)
                     await self._rest(error)
+                except Exception:
+                    # Nobody waits for this task: ended, it would leave a picture that grows old.
+                    log.exception("watch_failed", resource=self.resource.qualified)
+                    self._listed = False
+                    await asyncio.sleep(self._backoff.next())
         finally:
             self._stop_sweeping()
 

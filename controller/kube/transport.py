@@ -298,11 +298,12 @@ class Api:
         try:
             async with asyncio.timeout(self._timeout):
                 answer = await request
+                if answer.status != 200:
+                    async with answer:
+                        raise await self._failure(answer, doing)
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise _unavailable(doing, error) from error
         try:
-            if answer.status != 200:
-                raise await self._failure(answer, doing)
             yield _events(answer.content, doing, idle)
         finally:
             answer.close()

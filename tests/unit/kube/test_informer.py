@@ -338,3 +338,15 @@ async def test_a_kind_that_the_cluster_has_not_is_asked_for_again_and_told_of_on
             assert len(api.listed_at) == 4
 
     assert [one["event"] for one in told] == ["watch_interrupted"]
+
+
+async def test_whatever_befalls_a_watch_it_begins_anew() -> None:
+    """Nobody waits for its task: ended, it would be missed by nobody, and what it knew would be taken for what is."""
+    api = Scripted((10, [pod("a", 9)]), (30, [pod("a", 25)]), events=(RuntimeError("a login plugin failed"),))
+
+    with capture_logs() as told:
+        async with running(api) as informer:
+            assert version_of(informer, "shop/a") == "25"
+            assert api.watched_from == ["10", "30"]
+
+    assert [one["event"] for one in told] == ["watch_failed"]

@@ -102,3 +102,23 @@ async def test_what_waits_for_its_turn_has_not_failed(server: tuple[Server, Api]
 
     assert (await waiting)["metadata"]["name"] == "cart"
     await asyncio.gather(*slow)
+
+
+@pytest.mark.parametrize("goes", ["breaks", "hangs"])
+async def test_a_refused_watch_whose_reason_never_comes_is_told_as_one_that_did_not_answer(goes: str) -> None:
+    """As of a load balancer that is restarted: whoever watches tries again, and must not end by it."""
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 100\r\n\r\nhalf of")
+        await writer.drain()
+        if goes == "breaks":
+            writer.close()
+
+    listening = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    host = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+    async with Api(Credentials(host, True, None, None, nobody), timeout=0.3) as api:
+        with pytest.raises(ApiUnavailable, match="watch services"):
+            async with asyncio.timeout(5.0), api.watch(SERVICES, resource_version="1", lasts=30.0, idle=40.0):
+                pass
+    listening.close()
