@@ -33,11 +33,17 @@ NOT_YET = frozenset({Phase.PENDING, Phase.IDLE})
 
 
 async def observe(
-    seen: CanarySeen, world: World, now: datetime, *, live: bool = True, verdict: Verdict | None = None
+    seen: CanarySeen,
+    world: World,
+    now: datetime,
+    *,
+    live: bool = True,
+    verdict: Verdict | None = None,
+    beside_route: bool = False,
 ) -> Observed:
     """What is so, for one turn. Without `live`, as far as watches have brought it: that much costs no request.
 
-    A `verdict` of this turn is not asked for again.
+    A `verdict` of this turn is not asked for again. With `beside_route` all is read though traffic has to leave first.
     """
     status, ref = seen.status, seen.ref
     spec, unknown = _as_begun(seen.spec, status)
@@ -65,7 +71,7 @@ async def observe(
             aborts = await _aborts(seen, world)
             if aborts:
                 return replace(base, decisions=aborts, verdict=world.analyst.known(ref, status))
-    if _traffic_must_leave(status):
+    if _traffic_must_leave(status) and not beside_route:
         weight = await world.router.read_weight(ref, spec, live=live)
         # A retreat may still become a rollback, or be answered, once the canary has no traffic; and a workload that
         # rolls is stopped while no gateway says so.

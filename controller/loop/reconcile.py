@@ -8,17 +8,17 @@ decided again first.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import structlog
 
-from controller.errors import Conflict, Fenced, Forbidden, NeedsUser, Refused
+from controller.errors import Conflict, Fenced, Forbidden, NeedsUser, Refused, SerinError
 from controller.loop.act import act
 from controller.loop.observe import OUT, asks_for_proof, observe
 from controller.loop.world import World
 from controller.model.status import ACTIVE, Judged, Phase, Status
-from controller.model.world import Observed
+from controller.model.world import Observed, Weight
 from controller.ports import CanarySeen
 from controller.rollout.decide import LOOK_AGAIN, decide, decide_refused
 from controller.rollout.moves import Become, Decision, Do, SetWeight, Wait, move_of
@@ -66,6 +66,14 @@ async def reconcile(key: str, world: World, now: datetime) -> timedelta | None:
         match decision:
             case Become(status=status):
                 await world.memory.write_status(seen, status)
+            case Do(action=SetWeight(percent=0.0) as action) if _rolls_meanwhile(observed.status):
+                try:
+                    await act(action, seen, observed, world)
+                except (Conflict, Fenced):
+                    raise
+                except SerinError:
+                    await _stop_the_roll(found, world, now)
+                    raise
             case Do(action=action):
                 await act(action, seen, observed, world)
             case Wait():
@@ -93,6 +101,22 @@ async def reconcile(key: str, world: World, now: datetime) -> timedelta | None:
     if isinstance(decision, Do) and isinstance(decision.action, SetWeight):
         return GATEWAY
     return TICK if repeats else AT_ONCE
+
+
+def _rolls_meanwhile(status: Status) -> bool:
+    """The workload may roll to what nobody wants any more, beside the route."""
+    attempt = status.attempt
+    return status.phase is Phase.ROLLING_BACK and attempt is not None and (attempt.releasing or attempt.unheld)
+
+
+async def _stop_the_roll(look: Look, world: World, now: datetime) -> None:
+    """The route cannot be written, as where somebody's webhook for it is down: the workload's way back is its own."""
+    observed = await observe(look.seen, world, now, beside_route=True)
+    observed = replace(observed, weight=Weight(epoch=observed.status.epoch))
+    decision = decide(observed, now)
+    if isinstance(decision, Do):
+        await act(decision.action, look.seen, observed, world)
+        _tell(look.seen.ref.key, look.seen.status.phase, decision, world, look.seen)
 
 
 async def _look_live(key: str, world: World, now: datetime, first: Look | None) -> Look | None:

@@ -10,6 +10,7 @@ import os
 
 import pytest
 
+from controller.errors import ApiUnavailable, Forbidden, Refused, SerinError
 from controller.model.spec import Verb
 from controller.model.status import Outcome, Phase
 from tests.builders import spec
@@ -360,6 +361,33 @@ def test_a_step_that_a_freeze_kept_is_not_taken_when_the_metrics_server_is_down_
 
     assert (waits.phase, waits.reason, weight) == (Phase.PROGRESSING, "MetricsUnavailable", 10.0)
     assert world.target.running == "v2"
+
+
+@pytest.mark.parametrize("no", [Refused("a webhook says no"), Forbidden("no right"), ApiUnavailable("webhook down")])
+def test_an_abort_stops_the_roll_of_the_workload_while_the_route_cannot_be_written(
+    monkeypatch: pytest.MonkeyPatch, no: SerinError
+) -> None:
+    monkeypatch.setattr("tests.world.ROLL_TAKES", 60.0)
+    life = adopted(0, {}, misfortune=0.0)
+    world = life.world
+    world.edit("v2")
+    while world.remembered.phase is not Phase.RELEASING or world.target.paused:
+        life.second()
+
+    def refuse(what: str) -> None:
+        if what.startswith(("weight", "leave route")):
+            raise no
+
+    world.before_write, world.patience = refuse, 200.0
+    world.say(Verb.ABORT)
+    for _ in range(120):
+        life.second()
+    asked, ran, weight = world.target.template, world.target.running, world.route.percent
+    world.before_write = lambda what: None
+    settle(life, still=STILL)
+
+    assert (asked, ran, weight) == ("v1", "v1", 50.0)
+    assert (world.remembered.phase, world.route.present) == (Phase.ROLLED_BACK, False)
 
 
 def test_an_abort_stops_the_roll_of_the_workload_while_the_gateway_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
