@@ -309,6 +309,28 @@ async def test_a_canary_that_is_going_holds_nothing_new(adopted: Story) -> None:
     adopted.kubectl("patch", "canary", "shop", "--type=merge", "-p", '{"metadata":{"finalizers":null}}')
 
 
+async def test_a_canary_that_was_let_go_before_an_uninstall_holds_nothing_new_until_serin_is_back(
+    adopted: Story,
+) -> None:
+    """The Canary stays, the policies go some seconds later, and nobody would let go of what they hold until then."""
+    target = await adopted.target()
+
+    async def is_free() -> bool:
+        return not await adopted.workload.prove_hold(adopted.ref, adopted.spec, target)
+
+    async def is_held() -> bool:
+        return not await is_free()
+
+    await adopted.remember(phase="Idle", reason="Left")
+    await until(is_free)
+    await adopted.remember(phase="Idle", reason="ProvingHold")
+    await until(is_held)
+    await adopted.remember(phase="Idle", reason="Left")
+    await until(is_free)
+    adopted.edit()
+    assert "paused" not in adopted.deployment()["spec"]
+
+
 def let_edit(story: Story, user: str) -> None:
     """The rights of a service team: its Deployments, and nothing of Serin."""
     story.kubectl("create", "role", "edit", "--verb=get,patch,update", "--resource=deployments.apps")
