@@ -242,6 +242,9 @@ def _while_pending(seen: Observed, now: datetime) -> Decision:
     adopted = status.but(
         phase=Phase.IDLE, stable=stable_of(target), edits_held=False, holding=False, unjudged="", unjudged_unless=""
     )
+    if status.rejected == target.settled_template_hash:
+        # Made again with it: users are on it, and whoever goes back to it later must be let.
+        adopted = adopted.but(rejected="")
     if status.unjudged and target.settled_template_hash != status.unjudged_unless:
         adopted = adopted.but(attempt=unjudged(target, seen, status.unjudged, now))
     return Become(adopted, "Adopted", f"stable is {target.settled_hash}")

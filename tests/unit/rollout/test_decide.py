@@ -1492,11 +1492,15 @@ def test_no_weight_rises_while_a_node_runs_another_image_than_was_looked_up(
 
 def test_a_workload_that_was_made_again_is_recorded_as_destroyed() -> None:
     """Its selector may be another one, and whoever made it again went around the hold."""
-    lost = become(observed(status=status(Phase.IDLE), target=target(uid="uid-2", paused=False))).status
+    rejecting = status(Phase.IDLE, rejected=NEW)
+    lost = become(observed(status=rejecting, target=target(uid="uid-2", paused=False))).status
     again = target(uid="uid-2", paused=False, template_hash=NEW, settled_hash="h-new", settled_template_hash=NEW)
 
     after = become(observed(status=lost, target=again, pins=Pins(), weight=Weight())).status
 
     assert after.attempt is not None
     assert (after.phase, after.attempt.outcome) == (Phase.IDLE, Outcome.UNJUDGED)
+    assert after.rejected == "", "users are on it by now: a way back to it later is none to what was rejected"
+    other = become(observed(status=lost.but(rejected=OTHER), target=again, pins=Pins(), weight=Weight())).status
+    assert other.rejected == OTHER
     assert [one.name for one in after.attempt.classes] == ["destructive"]
