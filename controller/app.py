@@ -174,6 +174,8 @@ class Controller:
         self._metrics = Metrics(VERSION, self._inside)
         self._traces = Traces(VERSION) if options.traces else None
         self._stop = asyncio.Event()
+        self._stood_down = 0
+        """replicas that were stood down for `--release-all`, until everything is released"""
         source = PrometheusSource(KubeCatalog(api, self._sources, self._own_namespace))
         self._provenance = image_evidence(api, self._own_namespace, options, _now)
         rights = KubeRights(api)
@@ -237,6 +239,7 @@ class Controller:
         finally:
             self._queue.close()
             await self._events.flush(timeout=2.0)
+            await self._stand_others_up()
             await election.release()
             for task in background:
                 task.cancel()
@@ -387,7 +390,20 @@ class Controller:
     async def _stand_others_down(self) -> None:
         """For `--release-all`: the Deployment of the controller goes to 0, so that the Lease comes free."""
         with contextlib.suppress(Exception):
-            await self._api.merge_patch(DEPLOYMENTS, self._own_namespace, DEPLOYMENT, {"spec": {"replicas": 0}})
+            # With an empty patch, since that is the one right on it that is needed anyway.
+            found = await self._api.merge_patch(DEPLOYMENTS, self._own_namespace, DEPLOYMENT, {}, dry_run=True)
+            self._stood_down = int(found["spec"].get("replicas", 1))
+        await self._scale_others(0)
+
+    async def _stand_others_up(self) -> None:
+        """Not everything could be released, so that Serin stays: somebody has to look after what is left."""
+        if self._stood_down:
+            log.warning("not_released", replicas=self._stood_down)
+            await self._scale_others(self._stood_down)
+
+    async def _scale_others(self, replicas: int) -> None:
+        with contextlib.suppress(Exception):
+            await self._api.merge_patch(DEPLOYMENTS, self._own_namespace, DEPLOYMENT, {"spec": {"replicas": replicas}})
 
     async def _until_released(self) -> None:
         """Until no Canary carries our finalizer: nothing is held and all traffic is on stable."""
@@ -396,6 +412,7 @@ class Controller:
             held = [one.metadata.key for one in listing.items if FINALIZER in one.metadata.finalizers]
             if not held:
                 log.info("released_all")
+                self._stood_down = 0
                 return
             log.info("releasing", left=len(held))
             for key in held:
