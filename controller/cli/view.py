@@ -245,6 +245,9 @@ def _evidence(scene: Scene) -> Iterator[str]:
     if scene.phase not in ACTIVE:
         return
     judged = _latest(scene.attempt)
+    if scene.phase != "Retreated" and "effect" not in (judged.get("numbers") or {}):
+        # Why it was off traffic for a while says nothing of how it does since.
+        judged = {}
     if judged:
         yield render_judged(judged)
     requests, errors = (_number(scene.attempt.get(key)) for key in ("canaryRequests", "canaryErrors"))
@@ -515,11 +518,20 @@ def _canary_node(scene: Scene) -> Node:
     attempt = scene.attempt
     who = f"attempt {plain(attempt.get('id', ''))}  {plain(', '.join(attempt.get('images') or []), 300)}"
     if scene.trial is None:
-        return Node(f"canary   {who}  no pods", "dim" if scene.phase == "RolledBack" else "cyan")
+        return Node(f"canary   {who}  no pods", "dim" if scene.phase == "RolledBack" else "cyan", _differences(attempt))
     text = f"canary   Deployment {plain(scene.trial['metadata']['name'])}  {who}"
     text += f"  pods {_ready(scene.trial)}"
     troubles = [*_failures(scene.trial), *(trouble for pod in scene.pods for trouble in _troubles(pod))]
-    return Node(text, "yellow" if troubles else "cyan", tuple(Node(one, "red") for one in troubles[:5]))
+    below = (*_differences(attempt), *(Node(one, "red") for one in troubles[:5]))
+    return Node(text, "yellow" if troubles else "cyan", below)
+
+
+def _differences(attempt: Object) -> tuple[Node, ...]:
+    """What the revision changes, where its images, which stand beside it, are those of stable."""
+    if attempt.get("images") != attempt.get("fromImages"):
+        return ()
+    changed = [f"{one.get('name', '')}: {', '.join(one.get('paths') or [])}" for one in attempt.get("classes") or []]
+    return tuple(Node(f"changes {plain(one, 300)}", "dim") for one in changed[:5])
 
 
 def _ready(deployment: Object) -> str:

@@ -115,13 +115,13 @@ def _with_hold_back(plan: tuple[PlanStep, ...], percent: float) -> tuple[PlanSte
     return tuple(msgspec.structs.replace(step, weight=most) if step.weight > most else step for step in plan)
 
 
-def retreated(seen: Observed, why: str, now: datetime) -> Status:
+def retreated(seen: Observed, why: str, now: datetime, message: str = "") -> Status:
     """Weight 0 for now, remembered in one write together with what the analysis knows."""
     status = checkpointed(seen)
     assert status.attempt is not None
     tripped = why == "Tripped"
     judged = seen.verdict.judged if tripped else None
-    entry = judged or Judged(at=now, verdict="inconclusive", reason=why)
+    entry = judged or Judged(at=now, verdict="inconclusive", reason=why, message=message)
     # What stable's own template does on fresh pods is nobody's third strike.
     harmless = why == "BaselineNotReady" or (tripped and (seen.verdict.excused or not seen.verdict.replace))
     kept = status.attempt.retreats[-19:]

@@ -483,21 +483,21 @@ def _while_progressing(seen: Observed, now: datetime) -> Decision:
     match seen:
         # get out
         case _ if verdict.fail:
-            return Become(convicted(seen, now), verdict.judged.reason if verdict.judged else "AnalysisFailed")
+            return _convicted(seen, now)
         case _ if weight.percent > status.weight:
             return Do(SetWeight(status.weight), "WeightTooHigh", f"found {weight.percent:g} %: lowered at once")
         case _ if verdict.tripped and seen.spec and seen.spec.analysis.on_trip == "rollback":
-            return Become(convicted(seen, now), verdict.judged.reason if verdict.judged else "AnalysisFailed")
+            return _convicted(seen, now)
         case _ if verdict.tripped:
             return Become(
                 retreated(seen, "Tripped", now), "Retreated", verdict.judged.message if verdict.judged else ""
             )
         case _ if weight.percent > 0 and not seen.canary.serving:
-            return Become(retreated(seen, "CanaryNotReady", now), "Retreated", nobody_answers(seen.canary))
+            nobody = nobody_answers(seen.canary)
+            return Become(retreated(seen, "CanaryNotReady", now, nobody), "Retreated", nobody)
         case _ if weight.percent > 0 and pods_beside(seen) and not seen.baseline.serving:
-            return Become(
-                retreated(seen, "BaselineNotReady", now), "Retreated", "no pod of the fresh baseline is ready"
-            )
+            nobody = "no pod of the fresh baseline is ready"
+            return Become(retreated(seen, "BaselineNotReady", now, nobody), "Retreated", nobody)
         case _ if unseen and attempt.no_data == "RollBack":
             message = f"no data for {unseen:.0f} s, and the change is {attempt.origin}: {verdict.need}"
             return Become(get_out(status, Outcome.ROLLED_BACK, message, now), "NoData", message)
@@ -639,7 +639,7 @@ def _while_retreated(seen: Observed, now: datetime) -> Decision:
         case _ if (off := _off_traffic(seen, now)) is not None:
             return off
         case _ if verdict.fail:
-            return Become(convicted(seen, now), verdict.judged.reason if verdict.judged else "AnalysisFailed")
+            return _convicted(seen, now)
         case _ if len(attempt.retreats) - attempt.excused >= RETREATS and attempt.origin in UNVOUCHED:
             message = f"retreated {len(attempt.retreats)} times, and the change is {attempt.origin}"
             return Become(get_out(status, Outcome.ROLLED_BACK, message, now), "RetreatedTooOften", message)
@@ -647,6 +647,11 @@ def _while_retreated(seen: Observed, now: datetime) -> Decision:
             return said
         case _ if not target.paused:
             return _not_held(seen, "unpaused while held")
+        case _ if seen.pins.problems:
+            return Wait("PinsLost", seen.pins.problems[0], now + SOON)
+        case _ if not seen.pins.pinned:
+            # As while it climbs: weight 0 keeps nobody from pods that the stable Service selects.
+            return Do(Pin(), "Pinning")
         case _ if len(attempt.retreats) - attempt.excused >= RETREATS:
             return Wait("RetreatedTooOften", "a person decides: kubectl canary resume or abort")
         case _ if (held := held_by_freeze(seen, now)) is not None:
@@ -840,6 +845,11 @@ def _serves_unpinned(seen: Observed, now: datetime) -> bool:
 
 
 # -- pieces the phases share --------------------------------------------------------------------------
+
+
+def _convicted(seen: Observed, now: datetime) -> Become:
+    judged = seen.verdict.judged
+    return Become(convicted(seen, now), judged.reason if judged else "AnalysisFailed", judged.message if judged else "")
 
 
 def _off_traffic(seen: Observed, now: datetime) -> Decision | None:

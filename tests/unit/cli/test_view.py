@@ -262,6 +262,28 @@ def test_the_tree_shows_both_revisions_their_pods_their_trouble_pins_and_shares(
     assert "in-cluster traffic: not canaried" in tree
 
 
+def test_where_no_image_differs_the_tree_says_what_does() -> None:
+    classes = [{"name": "config", "paths": ["template.spec.containers[app].env[LIMIT]"]}]
+    given = scene(attempt=attempt(images=[OLD], fromImages=[OLD], classes=classes))
+
+    tree = "\n".join(line for line, _ in render_tree(view.render_below(given)))
+
+    assert "changes config: template.spec.containers[app].env[LIMIT]" in tree
+    assert "changes" not in "\n".join(line for line, _ in render_tree(view.render_below(scene())))
+
+
+def test_why_a_canary_was_off_traffic_is_not_on_the_first_line_any_more_when_it_is_back() -> None:
+    gone = {"at": at(-60), "verdict": "inconclusive", "reason": "CanaryNotReady", "message": "no pod is behind it"}
+    back = attempt(verdicts=[], retreats=[gone], canaryRequests=120, canaryErrors=0)
+
+    away, _ = view.render_headline(scene(phase="Retreated", weight=0.0, attempt=back))
+    again, _ = view.render_headline(scene(attempt=back))
+
+    assert "no pod is behind it" in away
+    assert "no pod is behind it" not in again
+    assert "canary served 120 requests, 0 failed" in again
+
+
 def test_the_tree_says_who_lets_an_attempt_pass_a_freeze_and_until_when() -> None:
     let = {"decision": "Override", "taken": True, "attempt": "a-2", "answer": "Freeze peak does not hold this attempt"}
     given = scene(

@@ -226,6 +226,26 @@ def test_a_pin_that_is_taken_off_is_put_back_each_time_and_from_the_third_on_not
     assert become(observed(status=resumed, pins=on)).reason == "Baking"
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({}, id="rests"),
+        pytest.param({"paused": True}, id="a person paused"),
+        pytest.param({"retreats": (BAD,) * 3, "origin": Origin.HUMAN}, id="waits for a person"),
+    ],
+)
+def test_off_traffic_a_pin_that_is_taken_off_is_put_back_since_stables_service_selects_the_pods_that_failed(
+    changes: dict[str, Any],
+) -> None:
+    resting = retreated(**changes)
+
+    assert done(at_zero(resting, pins=Pins(pinned=False, any_pin=False))) == Pin()
+    lost = become(at_zero(resting, pins=Pins(problems=("there is no Service checkout",))))
+    assert (lost.reason, lost.message) == ("PinsLost", "there is no Service checkout")
+    convicted = become(at_zero(resting, pins=Pins(), verdict=FAILS))
+    assert convicted.status.phase is Phase.ROLLING_BACK, "a way out waits for no pin"
+
+
 @pytest.mark.parametrize("message", [pytest.param("TrafficMoved", id="route"), pytest.param("PinsReverted", id="pin")])
 def test_who_puts_back_what_is_told_which_setting_to_change(message: str) -> None:
     gone = observed(weight=Weight(0.0, False, True, "")) if message == "TrafficMoved" else observed(pins=Pins())
