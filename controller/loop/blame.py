@@ -45,11 +45,12 @@ class Blame:
         known = self._looks.get(ref.key)
         if known is None or known[0] != retreat:
             self.forget(ref.key)
-            known = self._looks[ref.key] = (retreat, asyncio.create_task(self._look(ref, spec, retreat, now, scrape)))
+            # The canary of the attempt before had pods of the same Deployment's name, which are not these.
+            since = max(retreat - BEFORE, attempt.started_at)
+            known = self._looks[ref.key] = (retreat, asyncio.create_task(self._look(ref, spec, since, now, scrape)))
         return result_of(known[1]) or ""
 
-    async def _look(self, ref: Ref, spec: CanarySpec, retreat: datetime, now: datetime, scrape: float) -> str:
-        since = retreat - BEFORE
+    async def _look(self, ref: Ref, spec: CanarySpec, since: datetime, now: datetime, scrape: float) -> str:
         step = max(scrape, BEFORE.total_seconds() / STEPS)
         try:
             counted = await self._source.read_pods(ref, spec, since, now, step=step)

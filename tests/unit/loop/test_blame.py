@@ -7,8 +7,10 @@ import random
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+import pytest
+
 from controller.errors import SourceUnavailable
-from controller.loop.blame import Blame
+from controller.loop.blame import BEFORE, Blame
 from controller.model.spec import CanarySpec
 from controller.model.status import Judged, Phase, Status
 from controller.model.world import CanaryPods, Verdict, Weight
@@ -29,11 +31,13 @@ class Counting(Hands):
     bad: tuple[float, float] = (0.0, 0.0)
     down = False
     asked = 0
+    since = NOON
 
     async def read_pods(
         self, ref: Ref, spec: CanarySpec, since: datetime, until: datetime, *, step: float
     ) -> dict[str, ArmSamples]:
         self.asked += 1
+        self.since = since
         if self.down:
             raise SourceUnavailable("default", "no connection")
         begin = since.timestamp() // step * step
@@ -71,6 +75,23 @@ async def test_one_pod_with_all_the_errors_is_named() -> None:
     words = await told((0.0, 10.0))
 
     assert "bad requests were of pod c-1, with 50 % of the requests" in words
+
+
+@pytest.mark.parametrize(
+    ("started", "looked"),
+    [
+        pytest.param(NOON - 10 * MINUTE, TRIPPED.at - BEFORE, id="long ago"),
+        pytest.param(TRIPPED.at - MINUTE, TRIPPED.at - MINUTE, id="a minute before the retreat"),
+    ],
+)
+async def test_the_pods_of_the_attempt_before_are_no_pods_of_this_one(started: datetime, looked: datetime) -> None:
+    source = Counting(World(random.Random(1), {}), 1)
+    blame = Blame(source)
+
+    blame.read(REF, spec(), resting(started_at=started), NOON, scrape=1.0)
+    await asyncio.gather(*(task for _, task in blame._looks.values()))
+
+    assert source.since == looked
 
 
 async def test_errors_on_every_pod_are_said_to_be_no_pods_fault() -> None:
