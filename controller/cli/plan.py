@@ -70,6 +70,12 @@ def run(options: argparse.Namespace, cluster: Cluster, screen: Screen, now: date
     now = now or datetime.now(UTC)
     bodies = read_documents(options.file) if options.file else []
     wanted = find_deployment(bodies, options.file, cluster, namespace) if options.file else None
+    if wanted is not None:
+        namespace = str(wanted["metadata"]["namespace"])
+        if options.namespace and options.namespace != namespace:
+            raise Failure(
+                f"{plain(options.file)}: metadata.namespace: found {plain(namespace)}, and -n says another one"
+            )
     canary = find_canary(cluster, namespace, options.name, wanted)
     planned = make_plan(cluster, canary, wanted, options.suppose, now, bodies)
     if options.output:
@@ -81,6 +87,8 @@ def run(options: argparse.Namespace, cluster: Cluster, screen: Screen, now: date
 
 def find_deployment(bodies: list[Object], file: str, cluster: Cluster, namespace: str) -> Object:
     """The Deployment of the file, as the API server would store it: defaults and other admission included.
+
+    `namespace` is where it goes unless the file says so itself.
 
     Raises: Failure: there is none in it, or the API server refuses it.
     """
@@ -102,10 +110,11 @@ def find_canary(cluster: Cluster, namespace: str, name: str, wanted: Object | No
     if wanted is None:
         raise Failure("name a Canary, or a file with -f")
     target = wanted["metadata"]["name"]
+    told = f"no Canary in namespace {plain(namespace)} releases Deployment {plain(target)}"
     listed = cluster.read(path_of(API, namespace, "canaries")).get("items") or []
     found: Object | None = next((one for one in listed if one["spec"]["targetRef"]["name"] == target), None)
     if found is None:
-        raise Failure(f"no Canary releases Deployment {plain(target)}: it would roll at once, without any of this")
+        raise Failure(f"{told}: it would roll at once, without any of this")
     return found
 
 

@@ -206,6 +206,17 @@ def test_a_deployment_that_nothing_holds_is_said_to_roll_at_once(tmp_path: Path)
         plan.run(options(file=str(path)), cluster(), Screen())
 
 
+def test_a_file_that_names_its_namespace_is_planned_there(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, new_yaml: str
+) -> None:
+    monkeypatch.setattr(MemoryCluster, "namespace", lambda _: "default")
+
+    assert plan.run(options(file=new_yaml, namespace=""), cluster(), Screen()) == 0
+    assert "Plan for a change of Canary shop/checkout" in capsys.readouterr().out
+    with pytest.raises(Failure, match=r"metadata\.namespace: found shop, and -n says another one"):
+        plan.run(options(file=new_yaml, namespace="default"), cluster(), Screen())
+
+
 def test_a_plan_says_what_its_steps_see_with_the_canarys_own_traffic() -> None:
     noise = "assumed: no counter of a pod of stable was found by the template pods"
     outlook = Outlook(at=NOON, rate=200.0, ratio=0.001, relief=15.0, noise_from=noise)
