@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from datetime import timedelta
 from typing import Any
@@ -53,6 +54,8 @@ def read_canary(body: dict[str, Any]) -> tuple[CanarySpec | None, list[str]]:
         problems.append(
             f"metadata.name: {len(name)} characters, at most {LONGEST_NAME}: the canary is named NAME-canary"
         )
+    elif not re.fullmatch("[a-z]([-a-z0-9]*[a-z0-9])?", name):
+        problems.append(f"metadata.name: found {plain(name)}, write lower-case letters, digits and '-', a letter first")
     problems += [
         f"{plain(key)}: unknown field"
         for key in body
@@ -92,7 +95,9 @@ def _problem(error: Any) -> str:
         message = f"{plain(error.get('input'), 80)} is not a duration: write a number and a unit, for example 90s or 5m"
     elif error["type"] in ("float_type", "int_type") and isinstance(error.get("input"), str):
         message += f", found the text {plain(error['input'], 80)!r}: write it without quotes and unit"
-    elif not isinstance(error.get("input"), dict | list):
+    elif error["type"] == "too_short":
+        message = "empty, write at least one, or leave it out for the default"
+    elif not isinstance(error.get("input"), dict | list) and "is not a duration" not in message:
         message += f", found {plain(error.get('input'), 80)}"
     return f"{path.removeprefix('.')}: {plain(message)}"
 

@@ -16,6 +16,8 @@ from controller.cli.kubectl import Cluster, Failure, from_environment
 from controller.cli.screen import Screen
 from controller.cli.text import JSONPATH
 
+PERMITTED = ("Deployment", "Service", "PersistentVolumeClaim", "ConfigMap", "Secret")
+"""kinds of which a Permit names one object"""
 ABOUT = """\
 Look at canary rollouts and steer them. Every command that changes a rollout writes a Decision with your name and
 your reason; the controller answers it in the Canary's status, and the record of the release keeps it.
@@ -291,7 +293,9 @@ def _add_deciding(add: Add) -> None:
         "decisions:run",
     )
     permit.add_argument("name", type=_name, help="name of the Canary")
-    permit.add_argument("permits", metavar="KIND/NAME", help="such as Deployment/checkout or ConfigMap/settings")
+    permit.add_argument(
+        "permits", type=_act, metavar="KIND/NAME", help="such as Deployment/checkout or ConfigMap/settings"
+    )
     permit.add_argument("--reason", required=True, metavar="TEXT", help="why; the Canary keeps it")
     permit.add_argument("--for", dest="lasting", type=_seconds, default=900.0, metavar="15m", help="how long it stands")
     permit.set_defaults(step=None, attempt="", yes=True, freeze="")
@@ -542,6 +546,14 @@ def _name(text: str) -> str:
     if len(text) > 253 or not re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*", text):
         raise argparse.ArgumentTypeError(f"{text!r} is no name: write one as `kubectl canary list` shows it")
     return text
+
+
+def _act(text: str) -> str:
+    """The API server answers another one with a pattern."""
+    kind, slash, name = text.partition("/")
+    if not slash or kind not in PERMITTED:
+        raise argparse.ArgumentTypeError(f"{text!r}: write KIND/NAME, KIND one of {', '.join(PERMITTED)}")
+    return f"{kind}/{_name(name)}"
 
 
 def _rate(text: str) -> float:

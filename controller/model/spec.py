@@ -623,4 +623,7 @@ def read_analysis(remembered: dict[str, Any]) -> tuple[Analysis | None, tuple[st
 
 def field_problems(error: ValidationError) -> list[str]:
     """What is wrong with a spec, a line for each field."""
-    return [f"spec.{'.'.join(str(part) for part in one['loc'])}: {one['msg']}" for one in error.errors()]
+    return [
+        f"spec.{'.'.join(str(part) for part in one['loc'])}: {one['msg'].removeprefix('Value error, ')}"
+        for one in error.errors()
+    ]

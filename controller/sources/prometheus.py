@@ -21,6 +21,7 @@ from typing import Protocol, TypeVar, cast
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, stop_after_delay, wait_exponential_jitter
 
 from controller.errors import NeedsUser, NotFound, SourceUnavailable
+from controller.model.durations import render_duration
 from controller.model.spec import (
     CanarySpec,
     ErrorRatio,
@@ -335,10 +336,12 @@ class PrometheusSource:
         # What is not written is chosen among the bounds that there are.
         written = [one for one in dict.fromkeys((rule.threshold, *sorted(rule.also))) if one is not None]
         wrong = [bound for bound in written if known and bound_of(template, bound) not in known]
-        found = ", ".join(f"{each:g}{template.latency_unit}" for each in known)
+        found = ", ".join(
+            _bound(each, template) for each in [one for one in known if _is_writable(one, template)] or known
+        )
         return [
             f"ThresholdNotABound {field}.{'threshold' if bound == rule.threshold else 'also'}: "
-            f"{bound_of(template, bound):g}{template.latency_unit} is not a bound of the histogram: "
+            f"{_bound(bound_of(template, bound), template)} is not a bound of the histogram: "
             f"write one of {found}"
             for bound in wrong
         ]
@@ -576,3 +579,20 @@ def _gauge_problems(source: MetricsSourceSpec, field: str, rule: GaugeRule) -> l
 def _no_template(source: MetricsSourceSpec, name: str) -> str:
     exist = ", ".join(sorted({*BUILT_IN, *source.templates}))
     return f"the source has no template {name}: those that exist: {exist}"
+
+
+def _is_writable(bound: float, template: Template) -> bool:
+    """Whether a Canary can name this bound: whole milliseconds, up to ten minutes."""
+    milliseconds = _in_milliseconds(bound, template)
+    return 1 <= milliseconds <= 600_000 and abs(milliseconds - round(milliseconds)) < 1e-6
+
+
+def _bound(bound: float, template: Template) -> str:
+    """As it is written into a Canary."""
+    if not _is_writable(bound, template):
+        return f"{bound:g}{template.latency_unit}"
+    return render_duration(timedelta(milliseconds=round(_in_milliseconds(bound, template))))
+
+
+def _in_milliseconds(bound: float, template: Template) -> float:
+    return bound if template.latency_unit == "ms" else 1000 * bound

@@ -175,6 +175,16 @@ def test_a_permit_needs_no_rollout_and_names_its_object_and_end() -> None:
     assert "expiresAt" in spec
 
 
+@pytest.mark.parametrize("words", ["checkout", "Pod/checkout", "Service/", "Service/Check_out"])
+def test_a_permit_of_what_no_permit_is_for_is_answered_with_what_to_write(
+    words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        build_parser().parse_args(["permit", "checkout", words, "--reason", "why"])
+
+    assert "write" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("verb", ["abort", "reject", "pause"])
 def test_what_keeps_users_off_a_revision_takes_no_end_that_would_have_no_effect(
     verb: str, capsys: pytest.CaptureFixture[str]

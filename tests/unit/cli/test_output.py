@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from controller.cli import check, listing, records
 from controller.cli.kubectl import (
@@ -27,6 +28,7 @@ from controller.cli.screen import Screen
 from controller.cli.status import change_line, follow, read_scene, render
 from controller.cli.text import render_document
 from controller.cli.view import Scene, decide_exit
+from controller.model.spec import field_problems, parse_canary_spec
 from tests.unit.cli.scenes import NOON, MemoryCluster, at, canary, scene
 
 
@@ -276,6 +278,7 @@ def test_an_argument_that_cannot_be_meant_is_refused_before_the_cluster_is_asked
         ({"weight": "5"}, "spec.steps[0].weight: Input should be a valid number, found the text '5'"),
         ({"weight": 5, "bake": 5}, "spec.steps[0].bake: 5 is not a duration: write a number and a unit"),
         ({"weight": 101}, "spec.steps[0].weight: Input should be less than or equal to 100, found 101"),
+        ({"weight": 5, "bake": "15"}, "spec.steps[0].bake: '15' is not a duration: write a number and a unit, for"),
     ],
 )
 def test_what_the_api_server_would_refuse_is_one_problem_of_one_field(step: dict[str, object], says: str) -> None:
@@ -284,6 +287,27 @@ def test_what_the_api_server_would_refuse_is_one_problem_of_one_field(step: dict
 
     assert len(problems) == 1
     assert problems[0].startswith(says)
+
+
+def test_a_list_that_is_empty_and_a_name_that_no_service_can_have_are_told_in_words_of_the_file() -> None:
+    body = {"apiVersion": "serin.dev/v1alpha1", "kind": "Canary", **canary()}
+
+    _, empty = check.read_canary(body | {"spec": body["spec"] | {"steps": []}})
+    _, named = check.read_canary(body | {"metadata": {"name": "Check_out"}})
+
+    assert empty == ["spec.steps: empty, write at least one, or leave it out for the default"]
+    assert named == ["metadata.name: found Check_out, write lower-case letters, digits and '-', a letter first"]
+
+
+def test_what_is_told_of_a_spec_is_free_of_the_parsers_own_words() -> None:
+    twice = canary()["spec"] | {"analysis": {"metrics": [{"name": "errors", "errorRatio": {}}] * 2}}
+
+    with pytest.raises(ValidationError) as raised:
+        parse_canary_spec(twice)
+
+    assert field_problems(raised.value) == [
+        "spec.analysis: analysis.metrics: every name must be used once, found errors, errors"
+    ]
 
 
 def test_a_name_must_leave_room_for_the_canarys_own() -> None:

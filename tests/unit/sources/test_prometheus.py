@@ -732,7 +732,16 @@ async def test_a_latency_one_of_whose_bounds_is_missing_is_no_data(server: FakeP
 
     assert found.partial
     assert found.canary.requests == ()
-    assert problem.startswith("ThresholdNotABound analysis.metrics[0].latency.also: 1000ms is not a bound")
+    assert problem.startswith("ThresholdNotABound analysis.metrics[0].latency.also: 1s is not a bound")
+
+
+async def test_the_bounds_to_choose_from_are_told_as_a_canary_names_them(server: FakePrometheus) -> None:
+    put_buckets(server, "0.5", "250", "2500", "3600000")
+
+    async with opened(server) as source:
+        problems = await source.check(REF, canary_spec(analysis={"metrics": [SEVERAL.model_dump(mode="json")]}))
+
+    assert problems[0].endswith("is not a bound of the histogram: write one of 250ms, 2s500ms")
 
 
 async def test_errors_that_no_series_could_count_are_no_pass(server: FakePrometheus) -> None:
