@@ -20,6 +20,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Seque
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,8 @@ STEPS = ({"weight": 20, "bake": "2s"}, {"weight": 50, "bake": "2s"})
 LONG = ({"weight": 30, "bake": "1h"},)
 PATIENCE = 180.0
 """seconds, on a machine that is busy with other things; what goes well takes a fraction of it"""
+LEASE_LOST = 70
+"""the exit code of a process that could not renew its lease"""
 RESTING = frozenset({None, "Pending", "Idle", "RolledBack"})
 WATCHED = {
     "Canary": "/apis/serin.dev/v1alpha1/namespaces/{}/canaries",
@@ -67,6 +70,8 @@ class Replica:
     process: asyncio.subprocess.Process
     proxy: Proxy
     log: Path
+    another: Callable[[], Awaitable[Replica]]
+    """starts the next one in the same way"""
 
     def send(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -174,12 +179,21 @@ class Rig:
         try:
             async with asyncio.timeout(within):
                 while not (found := check()):
+                    await self._start_again()
                     self.news.clear()
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(self.news.wait(), 0.5)
                 return found
         except TimeoutError:
             raise AssertionError(f"not within {within:.0f} s: {what or check}\n{self.story()}") from None
+
+    async def _start_again(self) -> None:
+        """As a kubelet does, where the machine stood still for so long that the newest process could not renew its
+        lease; what its proxy does to it stays. Who expects that end asks for the exit code, and waits for nothing else.
+        """
+        if self.replicas and (ended := self.replica).process.returncode == LEASE_LOST:
+            await ended.another()
+            self.proxy.faults = ended.proxy.faults
 
     async def until_answered(self, ask: Callable[[], Awaitable[Any]], within: float = PATIENCE, what: str = "") -> Any:
         """Ask somebody ten times a second until the answer is true: for what is not watched."""
@@ -306,7 +320,8 @@ class Rig:
                 stderr=output,
                 start_new_session=True,
             )
-        self.replicas.append(Replica(process, proxy, log))
+        another = partial(self.start, lease_in, host_of, everywhere=everywhere)
+        self.replicas.append(Replica(process, proxy, log, another))
         return self.replica
 
     async def restart(self, host_of: Callable[[web.Request], str] | None = None) -> Replica:
