@@ -57,17 +57,18 @@ async def test_row_70_an_abort_does_not_wait_for_a_clock_to_be_right(it: Rig, cl
 
 
 @pytest.mark.parametrize("minutes", [-60, 60])
-async def test_row_41_a_controller_whose_clock_is_wrong_from_its_start_promotes_nothing_and_says_why(
+async def test_row_41_a_controller_whose_clock_is_wrong_from_its_start_sends_no_request_there_and_says_why(
     it: Rig, clock: Clock, minutes: int
 ) -> None:
     """The other way round: the metrics server is right, and the controller is not."""
     clock.set(timedelta(minutes=minutes))
     await it.ready(BAKING)
     await it.edit("v2")
-    await it.until_weight(20)
-    await it.until(lambda: "clock" in it.status.get("message", ""), what="said")
+    await it.until(lambda: "its clock is" in it.status.get("message", ""), what="said")
     await asyncio.sleep(LONGER_THAN_THE_BAKE)
-    assert it.weight == 20
+    assert (it.status["reason"], it.weight) == ("MetricsUnavailable", 0), "no request goes there unwatched"
+    clock.set(timedelta())
+    await it.assert_promoted(bakes_anew=True)
 
 
 async def test_row_71_a_process_that_slept_ends_when_it_wakes(it: Rig) -> None:
