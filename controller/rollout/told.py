@@ -15,6 +15,10 @@ NEWS_AFTER = timedelta(seconds=5)
 """a new reason to wait is written once a phase or step is this old"""
 
 
+JUDGED: dict[str, str] = {Outcome.PROMOTED: "pass", Outcome.ROLLED_BACK: "fail"}
+"""what an outcome says of the revision; whoever took one back before has judged nothing"""
+
+
 def told(seen: Observed, decision: Decision, now: datetime) -> Decision:
     """Every change of memory carries its reason, conditions and our term; a new reason to wait is told once."""
     status = seen.status
@@ -76,11 +80,10 @@ def _shown(status: Status, reason: str) -> dict[str, str]:
     attempt = status.attempt
     if attempt is None or not attempt.plan:
         return {"step_shown": "", "verdict_shown": "", "origin_shown": "", "waiting_on": ""}
-    verdict = "fail" if attempt.outcome is Outcome.ROLLED_BACK else "pass" if attempt.outcome else "inconclusive"
     people = {"AwaitingApproval": "approval", "Frozen": "freeze", "Paused": "resume", "RetreatedTooOften": "person"}
     return {
         "step_shown": f"{min(attempt.step + 1, len(attempt.plan))}/{len(attempt.plan)}",
-        "verdict_shown": verdict,
+        "verdict_shown": JUDGED.get(attempt.outcome or "", "inconclusive"),
         "origin_shown": attempt.origin,
         "waiting_on": people.get(reason, ""),
     }
