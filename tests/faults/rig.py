@@ -289,6 +289,19 @@ class Rig:
 
         self.proxy.fault(writes=True, path=f"canaries/{NAME}/status", after=look)
 
+    def on_traffic(self, act: Callable[[], None]) -> None:
+        """`act` once, with the canary's first weight: before its writer hears that it was written."""
+        done = False
+
+        async def look(request: web.Request) -> None:
+            nonlocal done
+            route = await self.api.call("GET", self.path("HTTPRoute"))
+            if not done and weight_of(route, f"{NAME}-canary"):
+                done = True
+                act()
+
+        self.proxy.fault(writes=True, path=f"httproutes/{NAME}", after=look)
+
     async def start(
         self,
         lease_in: str = "",

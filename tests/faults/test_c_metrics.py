@@ -18,9 +18,9 @@ LONGER_THAN_THE_BAKE = 7.0
 
 
 async def on_first_step(it: Rig, spoil: Callable[[], None] = lambda: None, **analysis: object) -> None:
-    """On the first of two steps; `spoil` as it is entered, so that no sample of it was good."""
+    """On the first of two steps; `spoil` as its traffic comes, so that no sample of it was good."""
     await it.ready(STEPS, **analysis)
-    it.on_phase("Progressing", spoil)
+    it.on_traffic(spoil)
     await it.edit("v2")
     await it.until_weight(20)
 
@@ -86,10 +86,15 @@ async def test_row_35_an_empty_answer_is_no_pass(it: Rig) -> None:
 
 
 async def test_row_37_errors_of_measuring_never_add_up_to_success(it: Rig) -> None:
-    """Every measurement of the whole rollout fails: it is never promoted, however long it lasts."""
+    """Every measurement fails: before the first request none goes there, and after it there is no promotion."""
     await it.ready(STEPS, noDataTimeout="25s")
     it.gateway.fault = Fault.REFUSED
     await it.edit("v2")
+    await it.until_reason("MetricsUnavailable")
+    assert it.weight == 0
+    it.gateway.fault = Fault.NONE
+    await it.until_weight(20)
+    it.gateway.fault = Fault.REFUSED
     await it.assert_back_on_stable()
     assert all(
         one.object["status"].get("phase") != "Releasing"

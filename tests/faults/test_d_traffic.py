@@ -53,7 +53,7 @@ async def test_row_49_no_raise_onto_a_stable_that_could_not_take_it_back(it: Rig
     """Stable shrinks in a step; it grows again, and the rollout goes on."""
     await it.ready(TWO)
     # Without samples the step lasts until the pod is gone.
-    it.on_phase("Progressing", lambda: setattr(it.gateway, "scraped_until", time.time()))
+    it.on_traffic(lambda: setattr(it.gateway, "scraped_until", time.time()))
     await it.edit("v2")
     await it.until_weight(30)
     await it.patch("Deployment", {"spec": {"replicas": 1}})

@@ -17,7 +17,7 @@ HANGS = 600.0
 
 async def test_metrics_that_hang_fail_or_say_nothing_never_promote(it: Rig) -> None:
     await it.ready()
-    it.on_phase("Progressing", lambda: setattr(it.gateway, "fault", Fault.SLOW))
+    it.on_traffic(lambda: setattr(it.gateway, "fault", Fault.SLOW))
     await it.edit("v2")
     await it.until_weight(20)
     for fault, instead, until in (

@@ -15,7 +15,6 @@ READS = frozenset({"get", "list", "watch"})
 
 NOT_SEEN: dict[Right, str] = {
     ("any", "serin.dev/canaries/finalizers", "update"): "asked for by OwnerReferencesPermissionEnforcement, an option",
-    ("any", "apps/replicasets", "delete"): "a candidate that once existed, tests/cluster/test_hold.py",
     ("own", "core/secrets", "read"): "credentials of a MetricsSource, tests/cluster/test_sources.py",
     ("own", "apps/deployments", "patch"): "the errand before an uninstall, tests/cluster/test_chart.py",
 }
