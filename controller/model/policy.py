@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, Field, model_validator
 
-from controller.model.spec import Bake, Model, Name, ServiceName, Word, duration, duration_schema, within
+from controller.model.spec import Bake, Model, Name, ServiceName, Word, bounded, duration, duration_schema, within
 
 
 class ChangeClass(StrEnum):
@@ -108,7 +108,9 @@ class Rule(Model):
 
     name: Word
     when: When = Field(default_factory=When)
-    max_first_weight: Annotated[float | None, Field(ge=0.01, le=100, description="percent")] = None
+    max_first_weight: Annotated[
+        float | None, Field(ge=0.01, le=100, description="percent", json_schema_extra=bounded(0.01, 100))
+    ] = None
     max_jump: Annotated[
         float | None, Field(ge=5, le=100, description="percentage points between two steps, the release among them")
     ] = None
@@ -116,7 +118,12 @@ class Rule(Model):
     min_requests: Annotated[int | None, Field(ge=0, le=100_000_000)] = None
     false_rollback_rate: Annotated[
         float | None,
-        Field(ge=0.0001, le=0.2, description="at least this: a higher rate rolls back on less evidence"),
+        Field(
+            ge=0.0001,
+            le=0.2,
+            description="at least this: a higher rate rolls back on less evidence",
+            json_schema_extra=bounded(0.0001, 0.2),
+        ),
     ] = None
     no_data: Annotated[Literal["Hold", "RollBack"] | None, Field(description="after analysis.noDataTimeout")] = None
     approvals: Approvals | None = None

@@ -24,6 +24,7 @@ from pydantic import (
     model_validator,
 )
 from pydantic.alias_generators import to_camel
+from pydantic.config import JsonDict
 
 from controller.model.durations import PATTERN, parse_duration, render_duration
 
@@ -49,6 +50,15 @@ def within(low: str, high: str) -> AfterValidator:
         return value
 
     return AfterValidator(check)
+
+
+def bounded(low: float, high: float) -> JsonDict:
+    """The same bounds as a rule: of a whole number the API server cuts bounds to whole numbers too, and takes 0."""
+    rule: JsonDict = {
+        "rule": f"self >= {low} && self <= {float(high)}",
+        "message": f"write a number from {low:g} to {high:g}",
+    }
+    return {"x-kubernetes-validations": [rule]}
 
 
 def duration_schema(low: str, high: str) -> WithJsonSchema:
@@ -262,6 +272,7 @@ class Baseline(Model):
         return min(weight, math.floor((100 - weight) * 50 + 1e-6) / 100) if self.fresh else 0.0
 
 
+NAMES_DIFFER = "analysis.metrics: every name must be used once"
 SOMETHING_COUNTED = "analysis.metrics: needs an errorRatio or a latency: gauges only advise"
 
 
@@ -274,13 +285,18 @@ class Analysis(Model):
                 {
                     "rule": "!has(self.metrics) || self.metrics.exists(metric, !has(metric.gauge))",
                     "message": SOMETHING_COUNTED,
-                }
+                },
+                {
+                    "rule": "!has(self.metrics) || self.metrics.all(one, self.metrics.exists_one(other, "
+                    "other.name == one.name))",
+                    "message": NAMES_DIFFER,
+                },
             ]
         }
     )
 
     source: Name = "default"
-    false_rollback_rate: Annotated[float, Field(ge=0.0001, le=0.2)] = 0.01
+    false_rollback_rate: Annotated[float, Field(ge=0.0001, le=0.2, json_schema_extra=bounded(0.0001, 0.2))] = 0.01
     min_requests: Annotated[int, Field(ge=0, le=100_000_000)] = 100
     warmup: Annotated[timedelta, *duration, within("0s", "1h"), duration_schema("0s", "1h")] = timedelta(seconds=30)
     no_data_timeout: Timeout = timedelta(minutes=5)
@@ -298,7 +314,12 @@ class Analysis(Model):
     ] = "baked"
     refill: Annotated[
         float,
-        Field(ge=0.005, le=1, description="evidence believed a second: 0.025 for noisy services, 0.1 for quiet ones"),
+        Field(
+            ge=0.005,
+            le=1,
+            description="evidence believed a second: 0.025 for noisy services, 0.1 for quiet ones",
+            json_schema_extra=bounded(0.005, 1),
+        ),
     ] = 0.05
     hold_back: Annotated[
         float, Field(ge=1, le=5, description="percent that stays on stable through a step at 100, to compare with")
@@ -310,7 +331,7 @@ class Analysis(Model):
     def _names_differ(self) -> Analysis:
         names = [metric.name for metric in self.metrics]
         if len(set(names)) != len(names):
-            raise ValueError(f"analysis.metrics: every name must be used once, found {', '.join(names)}")
+            raise ValueError(f"{NAMES_DIFFER}, found {', '.join(names)}")
         if not self.counted:
             raise ValueError(SOMETHING_COUNTED)
         return self

@@ -114,6 +114,23 @@ BROKEN = (
     Broken(
         "ReleasePolicy", "spec.rules[].minBake", "write a duration from 1s", {"rules": [{"name": "r", "minBake": "1"}]}
     ),
+    Broken(
+        "ReleasePolicy", "spec.rules[].maxFirstWeight", "write a number from 0.01",
+        {"rules": [{"name": "r", "maxFirstWeight": 0}]},
+    ),
+    Broken(
+        "ReleasePolicy", "spec.rules[].falseRollbackRate", "write a number from 0.0001",
+        {"rules": [{"name": "r", "falseRollbackRate": 0}]},
+    ),
+    Broken(
+        "Canary", "spec.analysis", "analysis.metrics: every name",
+        TEN_LINES | {"analysis": {"metrics": [COUNTED, COUNTED]}},
+    ),
+    Broken(
+        "Canary", "spec.analysis.falseRollbackRate", "write a number from 0.0001",
+        TEN_LINES | {"analysis": {"falseRollbackRate": 0}},
+    ),
+    Broken("Canary", "spec.analysis.refill", "write a number from 0.005", TEN_LINES | {"analysis": {"refill": 0}}),
     Broken("ReleasePolicy", "spec.signers[]", "write either publicKey", {"signers": [SIGNER | {"publicKey": ""}]}),
     Broken(
         "ReleasePolicy", "spec.signers[].maxAge", "write a duration", {"signers": [SIGNER | {"maxAge": "9000h"}]}
