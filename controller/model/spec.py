@@ -272,7 +272,6 @@ class Baseline(Model):
         return min(weight, math.floor((100 - weight) * 50 + 1e-6) / 100) if self.fresh else 0.0
 
 
-NAMES_DIFFER = "analysis.metrics: every name must be used once"
 SOMETHING_COUNTED = "analysis.metrics: needs an errorRatio or a latency: gauges only advise"
 
 
@@ -285,12 +284,7 @@ class Analysis(Model):
                 {
                     "rule": "!has(self.metrics) || self.metrics.exists(metric, !has(metric.gauge))",
                     "message": SOMETHING_COUNTED,
-                },
-                {
-                    "rule": "!has(self.metrics) || self.metrics.all(one, self.metrics.exists_one(other, "
-                    "other.name == one.name))",
-                    "message": NAMES_DIFFER,
-                },
+                }
             ]
         }
     )
@@ -331,7 +325,7 @@ class Analysis(Model):
     def _names_differ(self) -> Analysis:
         names = [metric.name for metric in self.metrics]
         if len(set(names)) != len(names):
-            raise ValueError(f"{NAMES_DIFFER}, found {', '.join(names)}")
+            raise ValueError(f"analysis.metrics: every name must be used once, found {', '.join(names)}")
         if not self.counted:
             raise ValueError(SOMETHING_COUNTED)
         return self

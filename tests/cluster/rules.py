@@ -123,10 +123,6 @@ BROKEN = (
         {"rules": [{"name": "r", "falseRollbackRate": 0}]},
     ),
     Broken(
-        "Canary", "spec.analysis", "analysis.metrics: every name",
-        TEN_LINES | {"analysis": {"metrics": [COUNTED, COUNTED]}},
-    ),
-    Broken(
         "Canary", "spec.analysis.falseRollbackRate", "write a number from 0.0001",
         TEN_LINES | {"analysis": {"falseRollbackRate": 0}},
     ),
