@@ -13,8 +13,6 @@ from controller.rollout.moves import Become, Decision, Do, Wait
 
 NEWS_AFTER = timedelta(seconds=5)
 """a new reason to wait is written once a phase or step is this old"""
-
-
 JUDGED: dict[str, str] = {Outcome.PROMOTED: "pass", Outcome.ROLLED_BACK: "fail"}
 """what an outcome says of the revision; whoever took one back before has judged nothing"""
 

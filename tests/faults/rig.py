@@ -275,7 +275,7 @@ class Rig:
 
     # what people, tools and nature do
 
-    def on_phase(self, phase: str, act: Callable[[], Awaitable[Any] | None]) -> None:
+    def on_phase(self, phase: str, act: Callable[[], Awaitable[Any]]) -> None:
         """`act` once, with the first status of this phase: before its writer hears that it was written."""
         done = False
 
@@ -284,8 +284,7 @@ class Rig:
             written = next((one["value"] for one in json.loads(await request.read()) if one["path"] == "/status"), {})
             if written.get("phase") == phase and not done:
                 done = True
-                if (acting := act()) is not None:
-                    await acting
+                await act()
 
         self.proxy.fault(writes=True, path=f"canaries/{NAME}/status", after=look)
 
@@ -295,8 +294,7 @@ class Rig:
 
         async def look(request: web.Request) -> None:
             nonlocal done
-            route = await self.api.call("GET", self.path("HTTPRoute"))
-            if not done and weight_of(route, f"{NAME}-canary"):
+            if not done and weight_of(await self.api.call("GET", self.path("HTTPRoute")), f"{NAME}-canary"):
                 done = True
                 act()
 
